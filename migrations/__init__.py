@@ -1,0 +1,1 @@
+"""Alembic migrations; `node.schema` runs them."""

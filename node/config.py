@@ -1,0 +1,160 @@
+"""Settings: one frozen object, read once, handed down. This module alone reads the environment.
+
+Every field can be set by an environment variable (`TOMONODE_` + the name in capitals) or in the file named by
+`TOMONODE_ENV_FILE`. Everything the node keeps lies under `home`, unless a URL says otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from node.errors import ConfigError
+
+# A Unix socket path may have 107 bytes; leave room for what Celery appends.
+_SOCKET_PATH_LIMIT = 100
+
+
+class Settings(BaseSettings):
+    """All settings of the node, with the values of the embedded default."""
+
+    model_config = SettingsConfigDict(env_prefix="TOMONODE_", frozen=True, extra="ignore")
+
+    home: Path = Path("var")
+    database_url: str = ""
+    redis_url: str = ""
+
+    # listener (DICOM PS3.7, PS3.8)
+    ae_title: str = Field("TOMONODE", min_length=1, max_length=16)
+    listen_host: str = "127.0.0.1"
+    listen_port: int = Field(11112, ge=0, le=65535)
+    check_called_ae: bool = True
+    allowed_ae_titles: frozenset[str] = frozenset()  # empty: any calling AE title
+    allowed_addresses: frozenset[str] = frozenset({"127.0.0.0/8", "::1/128"})
+    max_associations: int = Field(16, ge=1)
+    max_pdu_bytes: int = Field(131072, ge=16384)
+    acse_timeout_s: float = Field(30.0, gt=0)
+    dimse_timeout_s: float = Field(60.0, gt=0)
+    network_timeout_s: float = Field(60.0, gt=0)
+    disk_reserve_mb: int = Field(2048, ge=0)
+    orphan_age_s: float = Field(3600.0, gt=0)
+
+    # when a study counts as complete
+    quiet_s: float = Field(60.0, ge=0)
+    views_quiet_s: float = Field(2.0, ge=0)
+    expected_views: tuple[str, ...] = ("L-CC", "L-MLO", "R-CC", "R-MLO")
+    deadline_s: float = Field(3600.0, gt=0)
+    deadline_policy: Literal["complete", "exclude"] = "complete"
+
+    # relay, leases, attempts
+    tick_s: float = Field(1.0, gt=0)
+    redispatch_s: float = Field(60.0, gt=0)
+    lease_s: float = Field(60.0, gt=0)
+    run_limit_s: float = Field(3600.0, gt=0)
+    max_attempts: int = Field(3, ge=1)
+    retry_base_s: float = Field(10.0, gt=0)
+    retry_cap_s: float = Field(600.0, gt=0)
+    delivery_deadline_s: float = Field(86400.0, gt=0)
+
+    # model
+    weights: Path | None = None  # None: seeded, untrained weights, and every score says so
+    segment_threshold: float | None = Field(
+        None, gt=0, lt=1
+    )  # None: the operating point of the weights
+    device: str = "auto"
+    threads: int = Field(0, ge=0)  # 0: all cores
+    inference_workers: int = Field(0, ge=0)  # of `up`; 0: one a GPU, one where there is no GPU
+
+    # web
+    web_host: str = "127.0.0.1"
+    web_port: int = Field(8042, ge=0, le=65535)
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("home", mode="after")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @property
+    def db_url(self) -> str:
+        """SQLAlchemy URL; the embedded default is SQLite under `home`."""
+        url = self.database_url or f"sqlite:///{self.home / 'node.sqlite'}"
+        return url.replace("postgresql://", "postgresql+psycopg://", 1)
+
+    @property
+    def embedded_redis(self) -> bool:
+        """Whether the node starts a Redis of its own."""
+        return not self.redis_url
+
+    @property
+    def redis_socket(self) -> Path:
+        """Unix socket of the embedded Redis; in the temporary folder where `home` is too deep for a socket path."""
+        path = self.home / "run" / "redis.sock"
+        if len(os.fsencode(path)) <= _SOCKET_PATH_LIMIT:
+            return path
+        digest = sha256(os.fsencode(self.home)).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"tomonode-{os.getuid()}-{digest}" / "redis.sock"
+
+    @property
+    def broker_url(self) -> str:
+        """Redis URL in Celery's form (`redis+socket://` for a Unix socket)."""
+        if self.embedded_redis:
+            return f"redis+socket://{self.redis_socket}"
+        return self.redis_url.replace("unix://", "redis+socket://", 1)
+
+    @property
+    def blob_root(self) -> Path:
+        """Folder of the content-addressed store."""
+        return self.home / "blobs"
+
+    @property
+    def spool(self) -> Path:
+        """Folder for objects on their way in; on the blob file system, so that a link is enough to keep one."""
+        return self.blob_root / "spool"
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Settings from the environment and the given overrides.
+
+    Raises:
+        ConfigError: a value cannot be used; names the setting, the value and the rule.
+    """
+    try:
+        return Settings(_env_file=os.environ.get("TOMONODE_ENV_FILE"), **overrides)  # type: ignore[arg-type,call-arg]
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "TOMONODE_" + "_".join(str(part) for part in first["loc"]).upper()
+        raise ConfigError(
+            f"setting {name}={first.get('input')!r}: {first['msg']}; change it and start again"
+        ) from None
+    except ValueError as error:
+        raise ConfigError(f"settings cannot be read: {error}") from None
+
+
+def visible_gpus() -> tuple[str, ...] | None:
+    """The GPUs that CUDA_VISIBLE_DEVICES allows, as it names them; None where it does not say."""
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is None:
+        return None
+    return tuple(name for name in (part.strip() for part in listed.split(",")) if name != "")
+
+
+def child_environment(settings: Settings) -> dict[str, str]:
+    """Environment variables that give a child process the same settings."""
+    values = settings.model_dump(mode="json", exclude_none=True)
+    out = dict(os.environ)
+    for name, value in values.items():
+        out[f"TOMONODE_{name.upper()}"] = _as_text(value)
+    return out
+
+
+def _as_text(value: object) -> str:
+    return json.dumps(value) if isinstance(value, list | bool) else str(value)

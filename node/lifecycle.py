@@ -1,0 +1,142 @@
+"""The three state machines, as tables. Nothing else in the project decides what state follows what.
+
+Study     what was received:        RECEIVING -> COMPLETE | EXCLUDED, and back when an image arrives late
+Run       study generation x model: QUEUED -> RUNNING -> SUCCEEDED | FAILED, SUPERSEDED by a new generation
+Delivery  run x peer:               PENDING -> SENDING -> SENT | FAILED, CANCELLED when its run is superseded
+
+A table maps (state, event) to the next state; a pair that is not in it cannot happen. Changes reach the database only
+through `node.db.transition`, which turns a row of the table into one conditional UPDATE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+
+from node.errors import IllegalTransition
+
+
+class StudyState(StrEnum):
+    """What has been received of a study."""
+
+    RECEIVING = "RECEIVING"
+    COMPLETE = "COMPLETE"
+    EXCLUDED = "EXCLUDED"
+
+
+class StudyEvent(StrEnum):
+    """What can happen to a study."""
+
+    CLOSE = "CLOSE"  # quiet, all views there, deadline or operator
+    EXCLUDE = "EXCLUDE"  # closed, and nothing in it can be read
+    IMAGE_ARRIVED = "IMAGE_ARRIVED"  # a new image object was stored
+
+
+class RunState(StrEnum):
+    """Where a run of one model over one study generation stands."""
+
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    SUPERSEDED = "SUPERSEDED"
+
+
+class RunEvent(StrEnum):
+    """What can happen to a run."""
+
+    CLAIM = "CLAIM"
+    SUCCEED = "SUCCEED"
+    FAIL = "FAIL"
+    REQUEUE = "REQUEUE"  # transient error or expired lease
+    RETRY = "RETRY"  # operator
+    SUPERSEDE = "SUPERSEDE"  # a later generation of the study exists
+
+
+class DeliveryState(StrEnum):
+    """Where the sending of one run's results to one peer stands."""
+
+    PENDING = "PENDING"
+    SENDING = "SENDING"
+    SENT = "SENT"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+class DeliveryEvent(StrEnum):
+    """What can happen to a delivery."""
+
+    CLAIM = "CLAIM"
+    SENT = "SENT"
+    FAIL = "FAIL"
+    REQUEUE = "REQUEUE"
+    RETRY = "RETRY"
+    CANCEL = "CANCEL"
+
+
+STUDY: Mapping[tuple[StudyState, StudyEvent], StudyState] = {
+    (StudyState.RECEIVING, StudyEvent.CLOSE): StudyState.COMPLETE,
+    (StudyState.RECEIVING, StudyEvent.EXCLUDE): StudyState.EXCLUDED,
+    (StudyState.COMPLETE, StudyEvent.IMAGE_ARRIVED): StudyState.RECEIVING,
+    (StudyState.EXCLUDED, StudyEvent.IMAGE_ARRIVED): StudyState.RECEIVING,
+}
+
+RUN: Mapping[tuple[RunState, RunEvent], RunState] = {
+    (RunState.QUEUED, RunEvent.CLAIM): RunState.RUNNING,
+    (RunState.RUNNING, RunEvent.SUCCEED): RunState.SUCCEEDED,
+    (RunState.RUNNING, RunEvent.FAIL): RunState.FAILED,
+    (RunState.RUNNING, RunEvent.REQUEUE): RunState.QUEUED,
+    (RunState.FAILED, RunEvent.RETRY): RunState.QUEUED,
+    (RunState.QUEUED, RunEvent.SUPERSEDE): RunState.SUPERSEDED,
+    (RunState.RUNNING, RunEvent.SUPERSEDE): RunState.SUPERSEDED,
+    (RunState.SUCCEEDED, RunEvent.SUPERSEDE): RunState.SUPERSEDED,
+    (RunState.FAILED, RunEvent.SUPERSEDE): RunState.SUPERSEDED,
+}
+
+DELIVERY: Mapping[tuple[DeliveryState, DeliveryEvent], DeliveryState] = {
+    (DeliveryState.PENDING, DeliveryEvent.CLAIM): DeliveryState.SENDING,
+    (DeliveryState.SENDING, DeliveryEvent.SENT): DeliveryState.SENT,
+    (DeliveryState.SENDING, DeliveryEvent.FAIL): DeliveryState.FAILED,
+    (DeliveryState.SENDING, DeliveryEvent.REQUEUE): DeliveryState.PENDING,
+    (DeliveryState.FAILED, DeliveryEvent.RETRY): DeliveryState.PENDING,
+    (DeliveryState.PENDING, DeliveryEvent.CANCEL): DeliveryState.CANCELLED,
+    (DeliveryState.SENDING, DeliveryEvent.CANCEL): DeliveryState.CANCELLED,
+    (DeliveryState.FAILED, DeliveryEvent.CANCEL): DeliveryState.CANCELLED,
+}
+
+_TABLE_OF = {StudyEvent: STUDY, RunEvent: RUN, DeliveryEvent: DELIVERY}
+
+Event = StudyEvent | RunEvent | DeliveryEvent
+
+
+def sources_and_target(event: Event) -> tuple[frozenset[str], str]:
+    """States an event may come from, and the one it leads to. Every event of our tables has one target."""
+    table: Mapping[tuple[StrEnum, StrEnum], StrEnum] = _TABLE_OF[type(event)]  # type: ignore[assignment]
+    rows = {state.value: to.value for (state, ev), to in table.items() if ev is event}
+    targets = set(rows.values())
+    if len(targets) != 1:
+        raise IllegalTransition(
+            f"event {event} leads to {sorted(targets)}; an event leads to one state"
+        )
+    return frozenset(rows), targets.pop()
+
+
+def status(study: str, run: str | None, deliveries: Iterable[str]) -> str:
+    """The one word a person sees, from the three states: receiving, excluded, queued, running, failed, delivering,
+    delivery failed, delivered, done (nothing to deliver)."""
+    if study == StudyState.RECEIVING:
+        return "receiving"
+    if study == StudyState.EXCLUDED:
+        return "excluded"
+    if run in (None, RunState.QUEUED, RunState.SUPERSEDED):
+        return "queued"
+    if run == RunState.RUNNING:
+        return "running"
+    if run == RunState.FAILED:
+        return "failed"
+    live = [d for d in deliveries if d != DeliveryState.CANCELLED]
+    if any(d in (DeliveryState.PENDING, DeliveryState.SENDING) for d in live):
+        return "delivering"
+    if any(d == DeliveryState.FAILED for d in live):
+        return "delivery failed"
+    return "delivered" if live else "done"

@@ -1,0 +1,343 @@
+"""Runs: claim, heartbeat, finish, fail, retry. Fenced by `attempt`: a worker that lost its lease changes nothing."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import CursorResult, select, update
+from sqlalchemy.orm import Session
+
+from node import outbox, timeline
+from node.config import Settings
+from node.db import Database, now, transition
+from node.errors import Conflict, NotFound
+from node.lifecycle import RunEvent, RunState
+from node.models import Artifact, Delivery, ImageResult, Instance, Peer, Run, Study
+from node.studies import cancel_deliveries, queue_run
+
+
+@dataclass(frozen=True)
+class Input:
+    """One image object of a claimed run."""
+
+    sop_uid: str
+    sop_class_uid: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A run that this worker holds until its lease ends."""
+
+    run_id: uuid.UUID
+    attempt: int
+    study_id: uuid.UUID
+    study_uid: str
+    generation: int
+    model_version: str
+    created_at: datetime
+    inputs: tuple[Input, ...]
+    predecessor_sr: PredecessorSR | None
+
+
+@dataclass(frozen=True)
+class PredecessorSR:
+    """The report that this run's report replaces."""
+
+    sop_uid: str
+    sop_class_uid: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ImageOutcome:
+    """What a run says of one image; either scores or the reason why it was left out."""
+
+    sop_uid: str
+    laterality: str | None = None
+    view: str | None = None
+    frames: int | None = None
+    score_benign: float | None = None
+    score_malignant: float | None = None
+    segments: int = 0
+    regions: Sequence[Mapping[str, Any]] = ()
+    excluded_reason: str | None = None
+
+
+@dataclass(frozen=True)
+class ArtifactFile:
+    """A file that a run made and that lies in the blob store already."""
+
+    kind: str
+    name: str
+    sha256: str
+    size_bytes: int
+    source_sop_uid: str | None = None
+    sop_uid: str | None = None
+    sop_class_uid: str | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All that a run found."""
+
+    model: Mapping[str, Any]
+    images: Sequence[ImageOutcome]
+    artifacts: Sequence[ArtifactFile]
+    stage_seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+def back_off(attempt: int, settings: Settings) -> timedelta:
+    """Exponential, capped, with full jitter in its upper half, so that many failures do not come back as one."""
+    ceiling = min(settings.retry_cap_s, settings.retry_base_s * 2 ** max(0, attempt - 1))
+    return timedelta(seconds=ceiling * random.uniform(0.5, 1.0))
+
+
+def claim(db: Database, run_id: uuid.UUID, worker: str, settings: Settings) -> Claim | None:
+    """Take a queued run that is due. None: somebody else has it, it is not due, or it is no longer wanted."""
+    with db.transaction() as session:
+        at = now(session)
+        changed = transition(
+            session,
+            Run,
+            RunEvent.CLAIM,
+            [Run.id == run_id, Run.not_before <= at],
+            attempt=Run.attempt + 1,
+            worker=worker,
+            lease_until=at + timedelta(seconds=settings.lease_s),
+            started_at=at,
+            error=None,
+            error_code=None,
+        )
+        if not changed:
+            return None
+        run = session.get_one(Run, run_id)
+        study = session.get_one(Study, run.study_id)
+        timeline.add(
+            session, study.id, at, "running", f"run {run_id} attempt {run.attempt} on {worker}"
+        )
+        return Claim(
+            run_id=run.id,
+            attempt=run.attempt,
+            study_id=study.id,
+            study_uid=study.study_uid,
+            generation=run.generation,
+            model_version=run.model_version,
+            created_at=run.created_at,
+            inputs=_inputs(session, run),
+            predecessor_sr=_predecessor_sr(session, run),
+        )
+
+
+def _inputs(session: Session, run: Run) -> tuple[Input, ...]:
+    rows = session.execute(
+        select(Instance.sop_uid, Instance.sop_class_uid, Instance.sha256)
+        .where(Instance.study_id == run.study_id, Instance.is_image)
+        .where(Instance.generation <= run.generation)
+        .order_by(Instance.sop_uid)
+    )
+    return tuple(Input(r.sop_uid, r.sop_class_uid, r.sha256) for r in rows)
+
+
+def _predecessor_sr(session: Session, run: Run) -> PredecessorSR | None:
+    """The nearest earlier run's report, if an earlier run got as far as making one."""
+    predecessor_id = run.predecessor_id
+    while predecessor_id is not None:
+        row = session.execute(
+            select(Artifact.sop_uid, Artifact.sop_class_uid, Artifact.sha256).where(
+                Artifact.run_id == predecessor_id, Artifact.kind == "SR"
+            )
+        ).first()
+        if row is not None:
+            return PredecessorSR(row.sop_uid, row.sop_class_uid, row.sha256)
+        predecessor_id = session.get_one(Run, predecessor_id).predecessor_id
+    return None
+
+
+def heartbeat(db: Database, run_id: uuid.UUID, attempt: int, settings: Settings) -> bool:
+    """Prolong the lease. False: the run is no longer ours; stop."""
+    with db.transaction() as session:
+        until = now(session) + timedelta(seconds=settings.lease_s)
+        result = session.execute(
+            update(Run)
+            .where(Run.id == run_id, Run.attempt == attempt, Run.state == RunState.RUNNING)
+            .values(lease_until=until)
+        )
+        assert isinstance(result, CursorResult)
+        return result.rowcount == 1
+
+
+def succeed(db: Database, held: Claim, outcome: Outcome, settings: Settings) -> bool:
+    """One transaction: results, artifacts, SUCCEEDED, a delivery to every enabled peer, their messages.
+
+    False: the lease was lost, or a newer generation superseded the run; nothing was written.
+    """
+    with db.transaction() as session:
+        at = now(session)
+        changed = transition(
+            session,
+            Run,
+            RunEvent.SUCCEED,
+            [Run.id == held.run_id, Run.attempt == held.attempt],
+            lease_until=None,
+            finished_at=at,
+            model=dict(outcome.model),
+            stage_seconds=dict(outcome.stage_seconds),
+        )
+        if not changed:
+            return False
+        for image in outcome.images:
+            values = {**vars(image), "regions": [dict(region) for region in image.regions]}
+            session.add(ImageResult(run_id=held.run_id, **values))
+        for artifact in outcome.artifacts:
+            session.add(Artifact(run_id=held.run_id, **vars(artifact)))
+        timeline.add(
+            session,
+            held.study_id,
+            at,
+            "succeeded",
+            f"run {held.run_id}: {len(outcome.artifacts)} files",
+        )
+        session.flush()
+        _queue_deliveries(session, held.run_id, settings, at)
+        return True
+
+
+def _queue_deliveries(
+    session: Session, run_id: uuid.UUID, settings: Settings, at: datetime
+) -> None:
+    for peer_id in session.execute(select(Peer.id).where(Peer.enabled)).scalars().all():
+        delivery = Delivery(
+            id=uuid.uuid4(),
+            run_id=run_id,
+            peer_id=peer_id,
+            not_before=at,
+            dispatched_at=at,
+            deadline_at=at + timedelta(seconds=settings.delivery_deadline_s),
+            created_at=at,
+        )
+        session.add(delivery)
+        outbox.post(session, outbox.DELIVER, delivery.id, at)
+
+
+def fail(
+    db: Database, held: Claim, code: str, message: str, transient: bool, settings: Settings
+) -> str | None:
+    """A run did not succeed: queued again after a while if the cause may pass and attempts are left, else FAILED.
+
+    Returns the state it went to; None if the lease was lost before.
+    """
+    with db.transaction() as session:
+        at = now(session)
+        mine = [Run.id == held.run_id, Run.attempt == held.attempt]
+        run = session.get_one(Run, held.run_id)
+        again = transient and run.attempt < run.max_attempts
+        event = RunEvent.REQUEUE if again else RunEvent.FAIL
+        delay = back_off(held.attempt, settings) if again else timedelta(0)
+        changed = transition(
+            session,
+            Run,
+            event,
+            mine,
+            lease_until=None,
+            error=message,
+            error_code=code,
+            finished_at=None if again else at,
+            not_before=at + delay,
+            dispatched_at=None,
+        )
+        if not changed:
+            return None
+        next_step = f"again in {delay.total_seconds():.0f} s" if again else "failed"
+        timeline.add(
+            session, held.study_id, at, "error", f"attempt {held.attempt}: {message} ({next_step})"
+        )
+        return RunState.QUEUED if again else RunState.FAILED
+
+
+def reap(session: Session, at: datetime) -> int:
+    """Runs whose worker stopped prolonging its lease go back to the queue, or fail when attempts are used up."""
+    expired = (
+        session.execute(select(Run).where(Run.state == RunState.RUNNING, Run.lease_until < at))
+        .scalars()
+        .all()
+    )
+    for run in expired:
+        again = run.attempt < run.max_attempts
+        message = (
+            f"worker {run.worker} stopped answering in attempt {run.attempt} of {run.max_attempts}"
+        )
+        changed = transition(
+            session,
+            Run,
+            RunEvent.REQUEUE if again else RunEvent.FAIL,
+            [Run.id == run.id, Run.attempt == run.attempt, Run.lease_until < at],
+            lease_until=None,
+            error=message,
+            error_code="WorkerLost",
+            finished_at=None if again else at,
+            not_before=at,
+            dispatched_at=None,
+        )
+        if changed:
+            timeline.add(session, run.study_id, at, "error", message)
+    return len(expired)
+
+
+def dispatch_due(session: Session, settings: Settings, at: datetime) -> int:
+    """Write a message for every queued run that is due and has none on its way."""
+    stale = at - timedelta(seconds=settings.redispatch_s)
+    due = (
+        session.execute(
+            select(Run.id).where(
+                Run.state == RunState.QUEUED,
+                Run.not_before <= at,
+                (Run.dispatched_at.is_(None)) | (Run.dispatched_at < stale),
+            )
+        )
+        .scalars()
+        .all()
+    )
+    for run_id in due:
+        outbox.post(session, outbox.INFER, run_id, at)
+        session.execute(update(Run).where(Run.id == run_id).values(dispatched_at=at))
+    return len(due)
+
+
+def retry(
+    session: Session, study: Study, settings: Settings, model_version: str, at: datetime
+) -> uuid.UUID:
+    """An operator wants the newest run again: a failed one is queued again, a finished one is replaced by a new run.
+
+    Raises:
+        NotFound: the study has no run yet.
+        Conflict: the newest run is queued or running.
+    """
+    run = session.execute(
+        select(Run).where(Run.study_id == study.id).order_by(Run.created_at.desc()).limit(1)
+    ).scalar_one_or_none()
+    if run is None:
+        raise NotFound(f"study {study.study_uid} has no run; it is {study.state}")
+    if run.state == RunState.FAILED:
+        transition(
+            session, Run, RunEvent.RETRY, [Run.id == run.id],
+            not_before=at, dispatched_at=at, finished_at=None, max_attempts=run.attempt + settings.max_attempts,
+            model_version=model_version,  # the present one: nobody may hold the old one any more
+        )  # fmt: skip
+        outbox.post(session, outbox.INFER, run.id, at)
+        timeline.add(session, study.id, at, "retry", f"run {run.id} queued again by an operator")
+        return run.id
+    if run.state != RunState.SUCCEEDED:
+        raise Conflict(f"run {run.id} is {run.state}; wait for it, or look at why it waits")
+    transition(session, Run, RunEvent.SUPERSEDE, [Run.id == run.id])
+    cancel_deliveries(session, run.id)
+    new_id = queue_run(session, study.id, run.generation, settings, model_version, at)
+    timeline.add(
+        session, study.id, at, "retry", f"run {new_id} replaces {run.id}, asked for by an operator"
+    )
+    return new_id

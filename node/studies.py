@@ -1,0 +1,347 @@
+"""Studies and their instances: recording what arrived, and closing a study into a run."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from node import outbox, timeline
+from node.completion import Because, Received, Rule, Verdict, judge
+from node.config import Settings
+from node.db import transition
+from node.errors import Conflict, NotFound
+from node.lifecycle import DeliveryEvent, RunEvent, RunState, StudyEvent, StudyState
+from node.models import Activity, Delivery, Instance, Quarantined, Run, Study
+
+
+class Recorded(StrEnum):
+    """What became of an arriving object."""
+
+    NEW = "NEW"
+    DUPLICATE = "DUPLICATE"  # same UID, same bytes: success, nothing new
+    CONFLICT = "CONFLICT"  # same UID, other bytes: the first stays, the second is kept aside
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """An object that lies durably in the blob store, and what its header says."""
+
+    study_uid: str
+    series_uid: str
+    sop_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    is_image: bool
+    sha256: str
+    size_bytes: int
+    laterality: str | None
+    view: str | None
+    frames: int | None
+    patient_id: str | None
+    accession_number: str | None
+    study_date: str | None
+    calling_ae: str
+
+
+def record(session: Session, arrival: Arrival, at: datetime) -> Recorded:
+    """Write the row of an arriving object and touch its study, in the caller's transaction.
+
+    A new image of a study that was closed opens its next generation; other objects (reports, our own results coming
+    back) are filed and change nothing.
+    """
+    _ensure_study(session, arrival, at)
+    study = session.execute(
+        select(Study).where(Study.study_uid == arrival.study_uid).with_for_update()
+    ).scalar_one()
+    known = session.execute(
+        select(Instance.sha256).where(Instance.sop_uid == arrival.sop_uid)
+    ).scalar_one_or_none()
+    if known is not None:
+        if known == arrival.sha256:
+            _touch(session, study, at)
+            return Recorded.DUPLICATE
+        _quarantine(session, study, arrival, at)
+        return Recorded.CONFLICT
+    generation = study.generation
+    if arrival.is_image and study.state != StudyState.RECEIVING:
+        generation = _reopen(session, study, at)
+    session.add(_instance(study, arrival, generation, at))
+    _touch(session, study, at)
+    return Recorded.NEW
+
+
+def _ensure_study(session: Session, arrival: Arrival, at: datetime) -> None:
+    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    session.execute(
+        insert(Study)
+        .values(
+            id=uuid.uuid4(),
+            study_uid=arrival.study_uid,
+            state=StudyState.RECEIVING.value,
+            generation=1,
+            received_at=at,
+            generation_at=at,
+            last_activity_at=at,
+            patient_id=arrival.patient_id,
+            accession_number=arrival.accession_number,
+            study_date=arrival.study_date,
+        )
+        .on_conflict_do_nothing(index_elements=["study_uid"])
+    )
+
+
+def _instance(study: Study, arrival: Arrival, generation: int, at: datetime) -> Instance:
+    return Instance(
+        study_id=study.id,
+        sop_uid=arrival.sop_uid,
+        sop_class_uid=arrival.sop_class_uid,
+        series_uid=arrival.series_uid,
+        transfer_syntax_uid=arrival.transfer_syntax_uid,
+        is_image=arrival.is_image,
+        generation=generation,
+        sha256=arrival.sha256,
+        size_bytes=arrival.size_bytes,
+        laterality=arrival.laterality,
+        view=arrival.view,
+        frames=arrival.frames,
+        calling_ae=arrival.calling_ae,
+        received_at=at,
+    )
+
+
+def _touch(session: Session, study: Study, at: datetime) -> None:
+    session.execute(update(Study).where(Study.id == study.id).values(last_activity_at=at))
+
+
+def _reopen(session: Session, study: Study, at: datetime) -> int:
+    generation = study.generation + 1
+    transition(
+        session,
+        Study,
+        StudyEvent.IMAGE_ARRIVED,
+        [Study.id == study.id],
+        generation=generation,
+        generation_at=at,
+        completed_at=None,
+        completed_because=None,
+        excluded_reason=None,
+    )
+    timeline.add(
+        session, study.id, at, "reopened", f"an image arrived late: generation {generation}"
+    )
+    return generation
+
+
+def _quarantine(session: Session, study: Study, arrival: Arrival, at: datetime) -> None:
+    twin = select(Quarantined.id).where(
+        Quarantined.sop_uid == arrival.sop_uid, Quarantined.sha256 == arrival.sha256
+    )
+    if session.execute(twin).first() is None:
+        session.add(
+            Quarantined(
+                sop_uid=arrival.sop_uid,
+                study_uid=arrival.study_uid,
+                sha256=arrival.sha256,
+                size_bytes=arrival.size_bytes,
+                reason="same SOP Instance UID as a stored object, other bytes; the first was kept",
+                calling_ae=arrival.calling_ae,
+                received_at=at,
+            )
+        )
+        timeline.add(
+            session,
+            study.id,
+            at,
+            "quarantined",
+            f"{arrival.sop_uid} came again with other bytes: kept aside",
+        )
+
+
+def received(session: Session, study: Study, fresh_after: datetime) -> Received:
+    """What is known of a receiving study; associations not seen since `fresh_after` count as closed."""
+    views = session.execute(
+        select(Instance.laterality, Instance.view).where(
+            Instance.study_id == study.id, Instance.is_image
+        )
+    ).all()
+    carrying = session.execute(
+        select(Activity.in_flight).where(
+            Activity.study_uid == study.study_uid, Activity.seen_at >= fresh_after
+        )
+    ).scalars()
+    flags = list(carrying)
+    return Received(
+        generation_at=study.generation_at,
+        last_activity_at=study.last_activity_at,
+        views={f"{row.laterality}-{row.view}" for row in views},
+        open_associations=len(flags),
+        in_flight=sum(flags),
+    )
+
+
+def rule_of(settings: Settings) -> Rule:
+    """The completion rule of these settings."""
+    return Rule(
+        quiet_s=settings.quiet_s,
+        views_quiet_s=settings.views_quiet_s,
+        expected_views=frozenset(settings.expected_views),
+        deadline_s=settings.deadline_s,
+    )
+
+
+def verdict(session: Session, study: Study, settings: Settings, at: datetime) -> Verdict:
+    """Whether to close this study now, and what it waits for if not."""
+    fresh_after = at - timedelta(seconds=max(5.0, 5 * settings.tick_s))
+    return judge(received(session, study, fresh_after), rule_of(settings), at)
+
+
+def close_due(session: Session, settings: Settings, model_version: str, at: datetime) -> int:
+    """Close every study whose time has come; returns how many. One step of the relay."""
+    session.execute(delete(Activity).where(Activity.seen_at < at - timedelta(seconds=600)))
+    open_studies = (
+        session.execute(select(Study).where(Study.state == StudyState.RECEIVING)).scalars().all()
+    )
+    closed = 0
+    for study in open_studies:
+        because = verdict(session, study, settings, at).because
+        if because is not None:
+            closed += close(session, study.id, because, settings, model_version, at)
+    return closed
+
+
+def close(
+    session: Session,
+    study_id: uuid.UUID,
+    because: Because,
+    settings: Settings,
+    model_version: str,
+    at: datetime,
+) -> bool:
+    """Close one study: to a queued run with its message, or to EXCLUDED with the reason. False: it was not open."""
+    study = session.execute(
+        select(Study).where(Study.id == study_id).with_for_update()
+    ).scalar_one()
+    images = session.execute(
+        select(func.count()).where(Instance.study_id == study_id, Instance.is_image)
+    ).scalar_one()
+    reason = None
+    if not images:
+        reason = (
+            "nothing in it that the model reads (tomosynthesis, or mammography for presentation)"
+        )
+    elif because == "deadline" and settings.deadline_policy == "exclude":
+        reason = f"not complete {settings.deadline_s:.0f} s after its first image"
+    event = StudyEvent.EXCLUDE if reason else StudyEvent.CLOSE
+    changed = transition(
+        session,
+        Study,
+        event,
+        [Study.id == study_id, Study.generation == study.generation],
+        completed_at=at,
+        completed_because=because,
+        excluded_reason=reason,
+    )
+    if not changed:
+        return False
+    timeline.add(
+        session, study_id, at, "excluded" if reason else "complete", reason or f"closed: {because}"
+    )
+    supersede(session, study_id, study.generation, at)
+    if reason is None:
+        queue_run(session, study_id, study.generation, settings, model_version, at)
+    return True
+
+
+def queue_run(
+    session: Session,
+    study_id: uuid.UUID,
+    generation: int,
+    settings: Settings,
+    model_version: str,
+    at: datetime,
+) -> uuid.UUID:
+    """A new run with its message; it names the run it replaces, if any."""
+    predecessor = session.execute(
+        select(Run.id).where(Run.study_id == study_id).order_by(Run.created_at.desc()).limit(1)
+    ).scalar_one_or_none()
+    run = Run(
+        id=uuid.uuid4(),
+        study_id=study_id,
+        generation=generation,
+        model_version=model_version,
+        max_attempts=settings.max_attempts,
+        not_before=at,
+        dispatched_at=at,
+        predecessor_id=predecessor,
+        created_at=at,
+    )
+    session.add(run)
+    outbox.post(session, outbox.INFER, run.id, at)
+    return run.id
+
+
+def supersede(session: Session, study_id: uuid.UUID, generation: int, at: datetime) -> None:
+    """Runs of earlier generations no longer count, and what of them was not sent is cancelled."""
+    old = (
+        session.execute(
+            select(Run.id).where(
+                Run.study_id == study_id,
+                Run.generation < generation,
+                Run.state != RunState.SUPERSEDED,
+            )
+        )
+        .scalars()
+        .all()
+    )
+    for run_id in old:
+        transition(
+            session, Run, RunEvent.SUPERSEDE, [Run.id == run_id], lease_until=None, finished_at=at
+        )
+        cancel_deliveries(session, run_id)
+        timeline.add(
+            session, study_id, at, "superseded", f"run {run_id} replaced by generation {generation}"
+        )
+
+
+def cancel_deliveries(session: Session, run_id: uuid.UUID) -> None:
+    """Cancel what of a run was not sent."""
+    transition(
+        session, Delivery, DeliveryEvent.CANCEL, [Delivery.run_id == run_id], lease_until=None
+    )
+
+
+def force_complete(
+    session: Session, study_uid: str, settings: Settings, model_version: str, at: datetime
+) -> None:
+    """Close a receiving study because an operator says so.
+
+    Raises:
+        NotFound: no such study.
+        Conflict: it is not receiving.
+    """
+    study = find(session, study_uid)
+    if not close(session, study.id, "operator", settings, model_version, at):
+        raise Conflict(f"study {study_uid} is {study.state}, not RECEIVING; nothing to complete")
+
+
+def find(session: Session, study_uid: str) -> Study:
+    """A study by its UID or by the node's own id.
+
+    Raises:
+        NotFound: no such study.
+    """
+    study = session.execute(select(Study).where(Study.study_uid == study_uid)).scalar_one_or_none()
+    if study is None:
+        try:
+            study = session.get(Study, uuid.UUID(study_uid))
+        except ValueError:
+            study = None
+    if study is None:
+        raise NotFound(f"no study {study_uid!r}; `tomonode study list` shows what is here")
+    return study
