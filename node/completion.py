@@ -46,8 +46,8 @@ class Verdict:
 def judge(study: Received, rule: Rule, now: datetime) -> Verdict:
     """Whether to close a study now.
 
-    Complete means: nothing of it in flight, and either all expected views are there and quiet for `views_quiet_s`, or no
-    open association carries it and quiet for `quiet_s`. The deadline closes it whatever happens.
+    Complete means: nothing of it in flight, and either all expected views are there and quiet for `views_quiet_s`,
+    or no open association carries it and quiet for `quiet_s`. The deadline closes it whatever happens.
     """
     quiet = (now - study.last_activity_at).total_seconds()
     age = (now - study.generation_at).total_seconds()

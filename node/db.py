@@ -1,6 +1,7 @@
 """The database: engines, transactions, time, and the one function that changes a state.
 
-SQLite (WAL, fully synchronous: what was acknowledged survives a power cut) and PostgreSQL share every line above this file.
+SQLite (WAL, fully synchronous: what was acknowledged survives a power cut) and PostgreSQL
+share every line above this file.
 """
 
 from __future__ import annotations

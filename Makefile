@@ -1,0 +1,46 @@
+# Tomonode: two commands do everything, `make demo` and `make test`. None needs root.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: setup demo test check format bench lock clean
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "tomonode: Python 3.11 or newer is needed, $(PYTHON) is older; call: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	@echo "setting up $(VENV) (a few minutes the first time: PyTorch is large)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: setup
+	@$(BIN)/tomonode demo $(if $(INPUT),--input "$(INPUT)") $(if $(OUT),--out "$(OUT)")
+
+test: setup
+	@$(BIN)/python -m pytest $(ARGS)
+
+# what CI checks besides the tests: format, lint, types, import directions
+check: setup
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: setup
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: setup
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+# rewrite requirements.lock with the newest versions that pyproject.toml allows
+lock: setup
+	@$(BIN)/pip-compile --quiet --upgrade --extra dev --strip-extras --allow-unsafe --no-header --annotation-style line \
+	  --no-emit-index-url --no-emit-find-links --output-file requirements.lock pyproject.toml
+	@sed -i 's/^\(torch==[0-9.]*\)+cpu/\1/' requirements.lock # any build of that version: CPU or CUDA
+
+clean:
+	rm -rf $(VENV) build *.egg-info

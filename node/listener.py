@@ -1,0 +1,254 @@
+"""The receiving side: a Verification and Storage SCP that says yes only to what is durable.
+
+`run` is the process behind `tomonode listen`; `start` gives a running `Listener`, with port 0 for a free one.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pydicom.dataset import Dataset
+from pynetdicom import _config, evt
+from pynetdicom.association import Association
+from pynetdicom.events import Event
+from pynetdicom.transport import ThreadedAssociationServer
+from structlog.contextvars import bound_contextvars
+
+from dicom_io.errors import DicomIoError
+from node import admission, log
+from node.activity import OpenAssociation, OpenAssociations
+from node.blobs import BlobStore
+from node.config import Settings
+from node.db import Database
+from node.errors import ConfigError, NodeError
+from node.ingest import Answer, ShuttingDown, answer, ingest
+from node.spool import Command, SpoolFile, SpoolingProvider
+from node.studies import Recorded
+
+#: How long a stopping listener waits for objects in flight; less than the supervisor gives it.
+DRAIN_S = 25.0
+_TICK_S = 1.0
+_SWEEP_S = 60.0
+_ANSWER_S = 0.5  # for the last answers to go out, and for senders to release
+# A-ASSOCIATE-RJ (PS3.8 table 9-21): permanent, by the service user, no reason given.
+_NOT_FROM_HERE = (0x01, 0x01, 0x01)
+
+
+def run(settings: Settings, stop: threading.Event | None = None) -> None:
+    """Listen until `stop` is set, or SIGTERM or SIGINT comes where it is None; finishes what is in flight.
+
+    Raises:
+        ConfigError: the address cannot be listened on, or an allowed address is none.
+    """
+    if stop is None:
+        stop = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
+    listener = start(settings)
+    try:
+        stop.wait()
+    finally:
+        listener.stop()
+
+
+def start(settings: Settings) -> Listener:
+    """A running listener; `Listener.port` is the port it really has.
+
+    Raises:
+        ConfigError: as `run`.
+    """
+    listener = Listener(settings)
+    listener.start()
+    return listener
+
+
+class Listener:
+    """The AE with its spool, store, database and housekeeping thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.db = Database(settings.db_url)
+        self.store = BlobStore(settings.blob_root, settings.spool)
+        self.associations = OpenAssociations(self.db)
+        self._networks = admission.networks(settings)
+        self._stopping = threading.Event()
+        self._ended = threading.Event()
+        self._housekeeper = threading.Thread(target=self._keep_house, name="housekeeping")
+        self._server: ThreadedAssociationServer | None = None
+
+    @property
+    def port(self) -> int:
+        """The TCP port that is listened on."""
+        assert self._server is not None, "not started"
+        port: int = self._server.server_address[1]
+        return port
+
+    def start(self) -> None:
+        """Open the port and start the threads."""
+        settings = self.settings
+        # pynetdicom's own log lines may show what a message holds, and cost time for every fragment.
+        _config.LOG_HANDLER_LEVEL = "none"
+        self.store.sweep_spool(settings.orphan_age_s)
+        handlers = [
+            (evt.EVT_CONN_OPEN, self._on_connection),
+            (evt.EVT_REQUESTED, self._on_request),
+            (evt.EVT_REJECTED, self._on_rejected),
+            (evt.EVT_C_STORE, self._on_store),
+        ]
+        try:
+            self._server = admission.entity(settings).start_server(
+                (settings.listen_host, settings.listen_port), block=False, evt_handlers=handlers
+            )
+        except OSError as error:
+            where = f"{settings.listen_host}:{settings.listen_port}"
+            raise ConfigError(
+                f"cannot listen on {where}: {error.strerror}; change TOMONODE_LISTEN_HOST or TOMONODE_LISTEN_PORT"
+            ) from error
+        self._housekeeper.start()
+        log.get().info("listening", host=settings.listen_host, port=self.port)
+
+    def stop(self, limit_s: float = DRAIN_S) -> None:
+        """Accept nothing new, finish what is in flight within the limit (seconds), end every association."""
+        assert self._server is not None, "not started"
+        self._stopping.set()
+        self._server.shutdown()
+        end = time.monotonic() + limit_s
+        busy = time.monotonic()
+        while time.monotonic() < min(end, busy + _ANSWER_S):
+            if any(opened.arriving for opened in self.associations.all()):
+                busy = time.monotonic()
+            time.sleep(0.02)
+        cut_off = sum(len(a.arriving) for a in self.associations.all())
+        _end([a.association for a in self.associations.all()])
+        self._ended.set()
+        self._housekeeper.join()
+        self.db.dispose()
+        log.get().info("stopped listening", failed=cut_off)
+
+    def _keep_house(self) -> None:
+        swept = time.monotonic()
+        while not self._ended.wait(_TICK_S):
+            self.associations.tick()
+            if time.monotonic() - swept >= min(_SWEEP_S, self.settings.orphan_age_s):
+                swept = time.monotonic()
+                if removed := self.store.sweep_spool(self.settings.orphan_age_s):
+                    log.get().info("orphans swept", count=len(removed))
+        self.associations.tick()
+
+    def _on_connection(self, event: Event) -> None:
+        association = event.assoc
+        connection = association.dul.socket.socket
+        # Answers are small and go out at once; a peer that stalls within a PDU must not hold its thread for ever.
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.settimeout(self.settings.network_timeout_s)
+        association.dimse = SpoolingProvider(association, self._open_file)
+        self.associations.add(OpenAssociation(association, association.dimse))
+
+    def _on_request(self, event: Event) -> None:
+        association = event.assoc
+        if not admission.allowed(association.requestor.address, self._networks):
+            association.acse.send_reject(*_NOT_FROM_HERE)
+            association.is_rejected = True
+            log.get().warning("association refused", **_who(event), reason="address not allowed")
+            association.kill()  # returns when the rejection is sent and the peer has closed
+            return
+        requested = association.requestor.requested_contexts
+        association.acceptor.supported_contexts = admission.supported_contexts(requested)
+
+    def _on_rejected(self, event: Event) -> None:
+        log.get().warning(
+            "association refused", **_who(event), reason="AE title, or too many associations"
+        )
+
+    def _open_file(self, command: Command) -> SpoolFile:
+        if self._stopping.is_set():
+            return SpoolFile.refused(self.store, command, ShuttingDown("the listener is stopping"))
+        return SpoolFile.create(self.store, self.settings.disk_reserve_mb * 2**20, command)
+
+    def _on_store(self, event: Event) -> Dataset:
+        started = time.monotonic()
+        opened = self.associations.of(event.assoc)
+        calling_ae = str(event.assoc.requestor.ae_title)
+        # pynetdicom hands the file on under this name; `dataset_path` would give the path without the rest.
+        file: SpoolFile | None = event.request._dataset_file
+        if file is None:
+            return _as_dataset(Answer(0xC000, "the request came without a data set"))
+        with _finished(event, file), bound_contextvars(association_id=str(opened.id)):
+            outcome: Recorded | Exception
+            try:
+                outcome, arrival = ingest(file, self.store, self.db, calling_ae)
+                opened.studies.add(arrival.study_uid)
+            except Exception as error:  # noqa: BLE001 - the boundary to the sender: every outcome becomes a status
+                outcome = error
+            told = answer(outcome)
+            _log_outcome(outcome, told, file, calling_ae, time.monotonic() - started)
+        return _as_dataset(told)
+
+
+@contextmanager
+def _finished(event: Event, file: SpoolFile) -> Iterator[None]:
+    """Remove the spool file at the end, whatever happened."""
+    try:
+        yield
+    finally:
+        file.discard()
+        # The time it took to store is not the sender's silence; pynetdicom would count it as such.
+        event.assoc.dul._idle_timer.restart()
+
+
+def _end(associations: list[Association]) -> None:
+    """Abort associations; a peer that does not close its side is cut off after a second."""
+    for association in associations:
+        if association.is_established:
+            association.abort(block=False)
+    end = time.monotonic() + 1.0
+    while time.monotonic() < end and any(a.dul.is_alive() and a.is_aborted for a in associations):
+        time.sleep(0.02)
+    for association in associations:
+        association.dul.kill_dul()
+        if association.dul.socket is not None:
+            association.dul.socket.close()
+
+
+def _as_dataset(told: Answer) -> Dataset:
+    status = Dataset()
+    status.Status = told.status
+    if told.comment:
+        status.ErrorComment = told.comment
+    return status
+
+
+def _who(event: Event) -> dict[str, str]:
+    peer = event.assoc.requestor
+    primitive = peer.primitive
+    return {
+        "calling_ae": str(primitive.calling_ae_title),
+        "called_ae": str(primitive.called_ae_title),
+        "address": str(peer.address),
+    }
+
+
+def _log_outcome(
+    outcome: Recorded | Exception, told: Answer, file: SpoolFile, calling_ae: str, seconds: float
+) -> None:
+    facts = {
+        "sop_uid": file.command.sop_uid,
+        "sop_class": file.command.sop_class_uid,
+        "syntax": file.command.transfer_syntax_uid,
+        "calling_ae": calling_ae,
+        "bytes": file.size,
+        "seconds": round(seconds, 3),
+        "status": f"0x{told.status:04X}",
+    }
+    if isinstance(outcome, Recorded):
+        log.get().info("object stored", state=outcome.value, sha256=file.sha256, **facts)
+    else:
+        # Only our own messages are free of the object's content.
+        own = isinstance(outcome, NodeError | DicomIoError)
+        reason = str(outcome) if own else told.comment
+        log.get().warning("object refused", code=type(outcome).__name__, reason=reason, **facts)

@@ -1,0 +1,165 @@
+"""Destinations of results: checked when they are added, so that no delivery fails for a typing error."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from datetime import datetime
+from urllib.parse import urlsplit
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from node.db import transition
+from node.errors import ConfigError, Conflict, NotFound
+from node.lifecycle import DeliveryEvent, DeliveryState
+from node.models import Delivery, Peer
+
+_NAME_LIMIT = 64
+_HOST_LIMIT = 255
+_URL_LIMIT = 2000
+
+
+def dicom_peer(name: str, ae_title: str, host: str, port: int, at: datetime) -> Peer:
+    """A Storage SCP as a destination.
+
+    Args:
+        name: what people call it, 1 to 64 printable characters.
+        ae_title: DICOM PS3.5 6.2, VR AE: 1 to 16 printable ASCII characters, no backslash, not only spaces.
+        host: name or address.
+        port: 1 to 65535.
+        at: now.
+
+    Raises:
+        ConfigError: a value cannot be used.
+    """
+    _check_name(name)
+    title = ae_title.strip(" ")
+    if not 1 <= len(title) <= 16 or "\\" in title or not (title.isascii() and title.isprintable()):
+        raise ConfigError(
+            f"AE title {ae_title!r} cannot be used; give 1 to 16 ASCII characters without a backslash"
+        )
+    if not host or len(host) > _HOST_LIMIT or any(c.isspace() or c == "/" for c in host):
+        raise ConfigError(f"host {host!r} cannot be used; give a host name or an address")
+    if not 1 <= port <= 65535:
+        raise ConfigError(f"port {port} cannot be used; give 1 to 65535")
+    return Peer(
+        id=uuid.uuid4(),
+        name=name,
+        kind="DICOM",
+        ae_title=title,
+        host=host,
+        port=port,
+        enabled=True,
+        created_at=at,
+    )
+
+
+def stow_peer(name: str, url: str, at: datetime) -> Peer:
+    """A STOW-RS service (DICOM PS3.18 10.5) as a destination; `url` is the base that `/studies` is added to.
+
+    Raises:
+        ConfigError: a value cannot be used.
+    """
+    _check_name(name)
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or len(url) > _URL_LIMIT or any(c.isspace() for c in url):
+        raise ConfigError(
+            f"URL {url!r} cannot be used; give the DICOMweb base, such as http://HOST:8042/dicom-web"
+        )
+    return Peer(
+        id=uuid.uuid4(),
+        name=name,
+        kind="STOW",
+        url=url.rstrip("/"),
+        enabled=True,
+        created_at=at,
+    )
+
+
+def _check_name(name: str) -> None:
+    if not 1 <= len(name) <= _NAME_LIMIT or not name.isprintable() or name != name.strip():
+        raise ConfigError(
+            f"peer name {name!r} cannot be used; give 1 to {_NAME_LIMIT} printable characters"
+        )
+
+
+def add(session: Session, peer: Peer) -> bool:
+    """Keep a new peer, in the caller's transaction. A removed peer of this name comes back with the new address.
+
+    Returns:
+        False if just this peer was here already.
+
+    Raises:
+        Conflict: the name is taken by another address.
+    """
+    known = session.execute(select(Peer).where(Peer.name == peer.name)).scalar_one_or_none()
+    if known is None:
+        session.add(peer)
+        session.flush()
+        return True
+    same = address(known) == address(peer)
+    if known.enabled and not same:
+        raise Conflict(
+            f"peer {peer.name!r} is here already as {address(known)}; remove it first, or choose another name"
+        )
+    if known.enabled:
+        return False
+    for column in ("kind", "ae_title", "host", "port", "url", "enabled"):
+        setattr(known, column, getattr(peer, column))
+    session.flush()
+    return True
+
+
+def listed(session: Session) -> Sequence[Peer]:
+    """The peers that results go to, by name."""
+    return (
+        session.execute(select(Peer).where(Peer.enabled).order_by(func.lower(Peer.name)))
+        .scalars()
+        .all()
+    )
+
+
+def find(session: Session, name: str) -> Peer:
+    """A peer by its name.
+
+    Raises:
+        NotFound: no such peer.
+    """
+    peer = session.execute(select(Peer).where(Peer.name == name, Peer.enabled)).scalar_one_or_none()
+    if peer is None:
+        raise NotFound(f"no peer {name!r}; `tomonode peer list` shows what is here")
+    return peer
+
+
+def remove(session: Session, name: str) -> int:
+    """Send nothing to this peer any more: its open deliveries are cancelled. Its row stays for the history.
+
+    Returns:
+        How many deliveries were cancelled.
+
+    Raises:
+        NotFound: no such peer.
+    """
+    peer = find(session, name)
+    peer_id = peer.id
+    session.execute(update(Peer).where(Peer.id == peer_id).values(enabled=False))
+    is_open = Delivery.state.in_([DeliveryState.PENDING, DeliveryState.SENDING])
+    return transition(
+        session,
+        Delivery,
+        DeliveryEvent.CANCEL,
+        [Delivery.peer_id == peer_id, is_open],
+        lease_until=None,
+    )
+
+
+def address(peer: Peer) -> str:
+    """Where a peer is, for people: `AE at HOST:PORT`, or the URL."""
+    if peer.kind == "STOW":
+        return str(peer.url)
+    return f"{peer.ae_title} at {peer.host}:{peer.port}"

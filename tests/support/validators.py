@@ -1,0 +1,63 @@
+"""Independent judges of DICOM objects: dicom3tools, pixelmed and dcmtk.
+
+Each function skips the calling test, naming the line that installs it, where its program is missing.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+_TIME_LIMIT_S = 300
+_JARS = Path("/usr/share/java")
+
+
+def _program(name: str, package: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed: apt-get install -y {package}")
+    return found
+
+
+def _output(command: Sequence[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_TIME_LIMIT_S)
+    return done.stdout + done.stderr
+
+
+def _errors(output: str) -> list[str]:
+    return [line for line in output.splitlines() if line.startswith("Error")]
+
+
+def dciodvfy_errors(path: Path) -> list[str]:
+    """Error lines of dciodvfy, which checks an object against its IOD. Fails where it recognises none."""
+    output = _output([_program("dciodvfy", "dicom3tools"), "-new", str(path)])
+    # It exits 0 whatever it finds; a line with the IOD's name alone says that it knew what to check.
+    assert any(" " not in line and line.isalnum() for line in output.splitlines()), output
+    return _errors(output)
+
+
+def dcentvfy_errors(paths: Sequence[Path]) -> list[str]:
+    """Error lines of dcentvfy, which compares patient, study and series attributes of several objects."""
+    return _errors(_output([_program("dcentvfy", "dicom3tools"), *map(str, paths)]))
+
+
+def pixelmed_sr_errors(path: Path) -> list[str]:
+    """Error lines of pixelmed's SR validator, which checks an SR against its IOD and its template."""
+    java = _program("java", "default-jre-headless")
+    if not (_JARS / "pixelmed.jar").exists():
+        pytest.skip("pixelmed is not installed: apt-get install -y libpixelmed-java")
+    # Java's own limits on XPath stop the validator's style sheets.
+    limits = [f"-Djdk.xml.{name}=0" for name in ("xpathExprGrpLimit", "xpathExprOpLimit", "xpathTotalOpLimit")]
+    classes = ["-cp", f"{_JARS}/*", "com.pixelmed.validate.DicomSRValidator"]
+    output = _output([java, *limits, *classes, str(path)])
+    assert "Root Template Validation Complete" in output, output
+    return _errors(output)
+
+
+def dsrdump(path: Path) -> str:
+    """The report as dcmtk prints it."""
+    return _output([_program("dsrdump", "dcmtk"), "+Pl", str(path)])
