@@ -1,0 +1,116 @@
+"""The one configuration of a 3D-GMIC model: frozen, checked when made, kept beside the weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gmic.errors import ConfigError
+
+CLASSES = ("benign", "malignant")
+"""Order of every class axis in this package."""
+
+
+@dataclass(frozen=True)
+class GMIC3DConfig:
+    """Shape and hyper-parameters of 3D-GMIC; the defaults are the published tomosynthesis model.
+
+    Attributes:
+        window_shape: Rows and columns of the window that preprocessing makes (pixels). The network
+            itself takes any size of at least a patch.
+        patch_size: Side of a square patch for the local network (pixels), at least 16.
+        num_patches: K, the patches read by the local network.
+        top_t_fraction: Cells pooled into `y_global`, as a fraction of ONE slice's cells, so 1.51
+            means 151 % (paper, V-B.3). Clamped to the cells there are.
+        slice_margin: zeta: a pick also clears its place in this many slices on either side.
+        stem_channels: Channels after the first convolution of the global network.
+        stage_channels: Channels of the global network's residual stages.
+        stage_strides: Stride of each of these stages.
+        blocks_per_stage: Residual blocks in each of these stages.
+        norm_groups: Groups of every group normalisation (paper, V-B.1).
+        attention_channels: L of equation 4.
+    """
+
+    window_shape: tuple[int, int] = (2116, 1339)
+    patch_size: int = 256
+    num_patches: int = 12
+    top_t_fraction: float = 1.51
+    slice_margin: int = 10
+    stem_channels: int = 16
+    stage_channels: tuple[int, ...] = (16, 32, 64, 128, 256)
+    stage_strides: tuple[int, ...] = (1, 2, 2, 2, 2)
+    blocks_per_stage: int = 2
+    norm_groups: int = 8
+    attention_channels: int = 128
+
+    def __post_init__(self) -> None:
+        """Check every value.
+
+        Raises:
+            ConfigError: A value no model can have; names the field and the value seen.
+        """
+        positive = ("num_patches", "stem_channels", "blocks_per_stage", "norm_groups")
+        for name in (*positive, "attention_channels"):
+            self._require(_is_int(getattr(self, name), 1), name, "a whole number above 0")
+        self._require(_is_int(self.patch_size, 16), "patch_size", "a whole number from 16")
+        self._require(_is_int(self.slice_margin, 0), "slice_margin", "a whole number from 0")
+        self._require(_is_ints(self.window_shape, 2), "window_shape", "two whole numbers above 0")
+        self._require(
+            min(self.window_shape) >= self.patch_size,
+            "window_shape",
+            f"at least patch_size ({self.patch_size}) on both sides",
+        )
+        self._require(
+            math.isfinite(self.top_t_fraction) and self.top_t_fraction > 0,
+            "top_t_fraction",
+            "a finite number above 0",
+        )
+        stages = len(self.stage_channels)
+        self._require(stages > 0, "stage_channels", "at least one stage")
+        self._require(_is_ints(self.stage_channels, stages), "stage_channels", "all above 0")
+        self._require(
+            _is_ints(self.stage_strides, stages), "stage_strides", "one stride for each stage"
+        )
+        self._require(
+            all(n % self.norm_groups == 0 for n in (self.stem_channels, *self.stage_channels)),
+            "norm_groups",
+            "a divisor of every number of channels",
+        )
+
+    def _require(self, holds: bool, name: str, wanted: str) -> None:
+        if not holds:
+            raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be {wanted}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as JSON-ready values; `from_dict` gives the same configuration back."""
+        values = dataclasses.asdict(self)
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> GMIC3DConfig:
+        """Make a configuration from `to_dict`'s values; fields left out take their defaults.
+
+        Raises:
+            ConfigError: An unknown field, or a value no model can have.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ConfigError(f"unknown configuration field {unknown[0]!r}; known: {sorted(known)}")
+        fields: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
+        return cls(**fields)
+
+
+def _is_int(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_ints(values: object, length: int) -> bool:
+    return (
+        isinstance(values, tuple) and len(values) == length and all(_is_int(v, 1) for v in values)
+    )

@@ -1,0 +1,189 @@
+"""Voxel phantoms of tomosynthesis breasts: known lesions in made-up tissue, and nothing of a patient.
+
+A phantom is described by a `PhantomSpec`, from which `make_phantom` makes the voxels. All chance
+comes from PCG64 streams of the seed, one a purpose, so one part can change without moving another;
+size and density of the breasts are the same in all views of one seed. Geometry and truth are the
+same on every machine; voxels too, but for the last bit of a machine's floating point.
+
+The tissue is simple: it tests plumbing, geometry and whether a model can learn at all. It is no
+ground for claims about detection performance. Shapes: D slices, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from gmic.errors import InputError
+from gmic.phantom_lesion import Lesion, LesionSpec, place_lesion, render_lesion
+from gmic.phantom_tissue import Outline, Tissue, draw_outline, draw_tissue
+
+VIEWS = ("L-CC", "L-MLO", "R-CC", "R-MLO")
+SIZE_STREAM, OUTLINE_STREAM, TISSUE_STREAM, LESION_STREAM, NOISE_STREAM, PLACE_STREAM = range(6)
+
+ADIPOSE, GLAND, MUSCLE, SKIN, NOISE, LEAST = 0.22, 0.42, 0.46, 0.40, 0.012, 0.06
+"""Voxel values, and the noise's deviation, as fractions of the largest the stored bits hold.
+`LEAST` keeps tissue above the published crop threshold of 100 from 11 bits on."""
+
+
+@dataclass(frozen=True)
+class PhantomSpec:
+    """Everything that decides a phantom.
+
+    Attributes:
+        seed: Any whole number from 0; views of one study share it.
+        laterality: "L" or "R"; R has its chest wall at the right edge of the frames.
+        view: "CC" or "MLO"; MLO shows the pectoral muscle.
+        shape: (D, H, W).
+        spacing_mm: Distance of rows and of columns (mm).
+        slice_mm: Distance of slices (mm).
+        lesion: What to put in, or None.
+        bits: Bits stored, 10 to 16.
+    """
+
+    seed: int
+    laterality: str
+    view: str
+    shape: tuple[int, int, int]
+    spacing_mm: float = 0.1
+    slice_mm: float = 1.0
+    lesion: LesionSpec | None = None
+    bits: int = 12
+
+    def __post_init__(self) -> None:
+        """Raise InputError for a value that describes no phantom; names it."""
+        checks = {
+            "seed": self.seed >= 0,
+            "laterality": self.laterality in ("L", "R"),
+            "view": self.view in ("CC", "MLO"),
+            "shape": len(self.shape) == 3 and self.shape[0] >= 1 and min(self.shape[1:]) >= 32,
+            "spacing_mm": self.spacing_mm > 0,
+            "slice_mm": self.slice_mm > 0,
+            "bits": 10 <= self.bits <= 16,
+        }
+        for name, holds in checks.items():
+            if not holds:
+                raise InputError(f"{name} of a phantom is {getattr(self, name)!r}, which cannot be")
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """A made volume, uint16 (D, H, W), background exactly 0, and the truth about it."""
+
+    spec: PhantomSpec
+    volume_DHW: NDArray[np.uint16]  # noqa: N815
+    lesions: tuple[Lesion, ...]
+
+
+def study_plan(
+    seed: int,
+    shape: tuple[int, int, int],
+    views: Sequence[str] = VIEWS,
+    *,
+    lesion_breast: str | None = None,
+    kind: str = "malignant",
+    contrast: float = 1.0,
+    spacing_mm: float = 0.1,
+    slice_mm: float = 1.0,
+) -> tuple[PhantomSpec, ...]:
+    """Specifications of one study's views, with a lesion at one place of one breast, or of none.
+
+    Args:
+        seed: Of the study; decides the lesion's place and size too.
+        shape: (D, H, W) of every view.
+        views: Like "L-CC", "R-MLO".
+        lesion_breast: "L", "R" or None for a study without a lesion.
+        kind: "malignant" or "benign".
+        contrast: Lesion over surroundings, in units of gland over fat.
+        spacing_mm: Distance of rows and of columns (mm).
+        slice_mm: Distance of slices (mm).
+
+    Raises:
+        InputError: An unknown view, breast or kind, or sizes that cannot be.
+    """
+    if lesion_breast not in (None, "L", "R"):
+        raise InputError(f"lesion_breast is {lesion_breast!r}; give 'L', 'R' or None")
+    rng = _stream(seed, PLACE_STREAM)
+    lateral, superior = rng.uniform(-0.8, 0.8, 2)
+    anterior, size = rng.uniform(0.25, 0.75), rng.uniform(0.030, 0.045)
+    # As large as in patients, 5 to 9 mm, where the frame is; smaller with a smaller frame.
+    radius_mm = float(size * min(shape[1] * spacing_mm, shape[2] * spacing_mm * 1.3, 200.0))
+    lesion = LesionSpec(
+        kind, radius_mm, contrast, (float(lateral), float(superior), float(anterior))
+    )
+    specs = []
+    for name in views:
+        laterality, _, view = name.partition("-")
+        here = lesion if laterality == lesion_breast else None
+        specs.append(PhantomSpec(seed, laterality, view, shape, spacing_mm, slice_mm, lesion=here))
+    return tuple(specs)
+
+
+def make_phantom(spec: PhantomSpec) -> Phantom:
+    """Make the voxels of a phantom.
+
+    Memory: the volume, the layers of tissue (a few frames) and a few frames more.
+
+    Raises:
+        InputError: The lesion does not fit into the breast.
+    """
+    side, view = "LR".index(spec.laterality), ("CC", "MLO").index(spec.view)
+    outline = draw_outline(
+        spec.view,
+        spec.shape[1:],
+        spec.shape[0] * spec.slice_mm,
+        spec.spacing_mm,
+        _stream(spec.seed, SIZE_STREAM),
+        _stream(spec.seed, OUTLINE_STREAM, side, view),
+    )
+    tissue = draw_tissue(outline, _stream(spec.seed, TISSUE_STREAM, side, view))
+    lesions: tuple[Lesion, ...] = ()
+    if spec.lesion is not None:
+        rng = _stream(spec.seed, LESION_STREAM, side, view)
+        lesions = (place_lesion(spec.lesion, outline, spec.shape[0], spec.slice_mm, rng),)
+    noise_rng = _stream(spec.seed, NOISE_STREAM, side, view)
+    volume_DHW = np.empty(spec.shape, dtype=np.uint16)
+    for frame in range(spec.shape[0]):
+        slice_hw = _slice(spec, outline, tissue, lesions, frame, noise_rng)
+        volume_DHW[frame] = slice_hw if spec.laterality == "L" else slice_hw[:, ::-1]
+    if spec.laterality == "R":
+        lesions = tuple(lesion.mirror(spec.shape[2]) for lesion in lesions)
+    return Phantom(spec, volume_DHW, lesions)
+
+
+def _stream(seed: int, *key: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, *key])))
+
+
+def _slice(
+    spec: PhantomSpec,
+    outline: Outline,
+    tissue: Tissue,
+    lesions: tuple[Lesion, ...],
+    frame: int,
+    noise_rng: np.random.Generator,
+) -> NDArray[np.uint16]:
+    """One slice with its chest wall at the left, in stored values."""
+    depth, height, width = spec.shape
+    height_mm = (frame - (depth - 1) / 2) * spec.slice_mm
+    gland, muscle, skin = tissue.slice_at(height_mm)
+    shade = ADIPOSE + (GLAND - ADIPOSE) * gland
+    # The muscle is dense, yet what lies over and under it shines through.
+    shade += (MUSCLE - shade) * (np.float32(0.75) * muscle)
+    shade += (SKIN - shade) * skin
+    slice_hw = cv2.resize(shade, (width, height), interpolation=cv2.INTER_LINEAR)
+    for lesion in lesions:
+        add, (row0, col0, row1, col1) = render_lesion(
+            lesion, frame, spec.slice_mm, spec.spacing_mm, (height, width)
+        )
+        slice_hw[row0:row1, col0:col1] += (GLAND - ADIPOSE) * add
+    noise = noise_rng.standard_normal((height, width), dtype=np.float32)
+    # Tissue scatters less light on the detector where it is dense: more noise there.
+    slice_hw += noise * NOISE * np.sqrt(slice_hw / ADIPOSE)
+    np.clip(slice_hw, LEAST, 1.0, out=slice_hw)
+    slice_hw[np.arange(width) >= outline.edge_at(height_mm)[:, None]] = 0.0
+    stored: NDArray[np.uint16] = np.rint(slice_hw * (2**spec.bits - 1)).astype(np.uint16)
+    return stored
