@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray

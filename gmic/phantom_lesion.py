@@ -246,5 +246,5 @@ def _spicules(lesion: Lesion, box: Box, spacing_mm: float) -> NDArray[np.float32
             tip = [int(value) for value in np.rint((start + along * part) * 16)]
             thickness = max(round(width_mm * (1.9 - 1.2 * part) / spacing_mm), 1)
             cv2.line(canvas, origin, tip, round(250 * (1.3 - part)), thickness, cv2.LINE_AA, 4)
-    lines: NDArray[np.float32] = canvas.astype(np.float32) / 255
+    lines: NDArray[np.float32] = canvas.astype(np.float32) / np.float32(255)
     return lines

@@ -215,5 +215,5 @@ def _curves(
         fixed = np.rint(points * 16).astype(np.int32)[:, None]
         thickness = max(round(width_mm / pixel_mm), 1)
         cv2.polylines(canvas, [fixed], False, int(strength), thickness, cv2.LINE_AA, shift=4)
-    curves: Floats = canvas.astype(np.float32) / 255
+    curves: Floats = canvas.astype(np.float32) / np.float32(255)
     return curves
