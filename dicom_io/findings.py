@@ -1,0 +1,175 @@
+"""What a model found, in the words the writers (`seg`, `sr`, `overlay`) take.
+
+Frozen data only: no pixels of the source, no model, no file. Frame indices are 0-based positions in the source
+instance *as stored* (DICOM frame number minus one), never the spatial order. Rows and columns are those of the
+source image. A score is a model output in [0, 1]; it is not a probability of malignancy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+if TYPE_CHECKING:
+    from dicom_io.dbt import MammogramImage
+
+Label = Literal["benign", "malignant"]
+LABELS: tuple[Label, Label] = ("benign", "malignant")
+
+
+@dataclass(frozen=True)
+class SourceRef:
+    """A source image, as far as a writer needs it.
+
+    `header` is the whole data set without pixels (`pydicom.dcmread(path, stop_before_pixels=True)`).
+    `laterality` ("L", "R") and `view` ("CC", "MLO", ...) are the ones the reader settled on, which may correct the
+    header; None where neither header nor image tells. `frame_count` counts the frames that were really decoded; it
+    rules where the header's NumberOfFrames or per-frame items disagree.
+    """
+
+    header: Dataset
+    frame_count: int
+    laterality: str | None = None
+    view: str | None = None
+
+    @classmethod
+    def of(cls, image: MammogramImage) -> SourceRef:
+        """The reference of an opened image: its data set, and side and view as the reader settled them."""
+        return cls(image.dataset, image.number_of_frames, image.laterality, image.view)
+
+    @property
+    def sop_instance_uid(self) -> str:
+        return str(self.header.SOPInstanceUID)
+
+    @property
+    def sop_class_uid(self) -> str:
+        return str(self.header.SOPClassUID)
+
+    @property
+    def is_multi_frame(self) -> bool:
+        """Whether its frames have numbers that a reference must give."""
+        return self.frame_count > 1 or "SharedFunctionalGroupsSequence" in self.header
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return int(self.header.Rows), int(self.header.Columns)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Pixels of one label in one image.
+
+    `frames` maps a 0-based source frame index to a bool mask (H, W) in source rows and columns; frames without a
+    True pixel need not be there. `max_score` is the highest score under the mask.
+    """
+
+    label: Label
+    frames: Mapping[int, NDArray[np.bool_]]
+    max_score: float
+
+
+@dataclass(frozen=True)
+class Region:
+    """One suspicious region of one label, on consecutive frames.
+
+    `first_frame` and `last_frame` are 0-based and inclusive. `centre_row`, `centre_col` are pixel centres counted
+    from 0. `box` is (row0, col0, row1, col1), half-open, on the key frame.
+    """
+
+    label: Label
+    first_frame: int
+    last_frame: int
+    key_frame: int
+    centre_row: float
+    centre_col: float
+    box: tuple[int, int, int, int]
+    score: float
+
+
+@dataclass(frozen=True)
+class ImageFindings:
+    """All that the model said about one image; both tuples are empty where it found nothing.
+
+    `notes` are plain sentences for the report (a corrected laterality, a header that lies); no patient attribute.
+    """
+
+    source: SourceRef
+    scores: Mapping[Label, float]
+    segments: tuple[Segment, ...] = ()
+    regions: tuple[Region, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SegmentationRef:
+    """A segmentation written for a source image, as far as the report needs it."""
+
+    source_sop_instance_uid: str
+    series_instance_uid: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    segment_numbers: Mapping[Label, int]
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """An instance of the study that the model did not read, and why (a plain sentence, no patient attribute)."""
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """What computed the findings. `parameters` are shown in the report, name by name."""
+
+    name: str
+    version: str
+    weights_sha256: str
+    trained: bool
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Equipment:
+    """The device that wrote the objects (General Equipment and Contributing Equipment)."""
+
+    manufacturer: str
+    model_name: str
+    software_version: str
+    serial_number: str
+    station_name: str
+    institution_name: str = ""
+
+
+@dataclass(frozen=True)
+class DocumentRef:
+    """An earlier report that this one replaces (PS3.3 C.17.2, Predecessor Documents Sequence)."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_class_uid: str
+    sop_instance_uid: str
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """One run over one study. Every UID and date of the result follows from it, so a rebuild gives the same bytes.
+
+    `run_id` is a UUID string; `created_at` is timezone-aware; `operating_point` is the score in [0, 1] from which a
+    region is reported.
+    """
+
+    run_id: str
+    created_at: datetime
+    algorithm: Algorithm
+    operating_point: float
+    equipment: Equipment
+    predecessor: DocumentRef | None = None
