@@ -10,7 +10,8 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 
 from pydicom.dataset import Dataset
 from pynetdicom import _config, evt
@@ -27,13 +28,14 @@ from node.config import Settings
 from node.db import Database
 from node.errors import ConfigError, NodeError
 from node.ingest import Answer, ShuttingDown, answer, ingest
-from node.spool import Command, SpoolFile, SpoolingProvider
+from node.spool import Command, SpoolFile, SpoolingProvider, receive
 from node.studies import Recorded
 
 #: How long a stopping listener waits for objects in flight; less than the supervisor gives it.
 DRAIN_S = 25.0
 _TICK_S = 1.0
 _SWEEP_S = 60.0
+_PDU_LIMIT = 2**20  # bytes; association requests may be longer than the fragments that were negotiated
 _ANSWER_S = 0.5  # for the last answers to go out, and for senders to release
 # A-ASSOCIATE-RJ (PS3.8 table 9-21): permanent, by the service user, no reason given.
 _NOT_FROM_HERE = (0x01, 0x01, 0x01)
@@ -76,6 +78,7 @@ class Listener:
         self.store = BlobStore(settings.blob_root, settings.spool)
         self.associations = OpenAssociations(self.db)
         self._networks = admission.networks(settings)
+        self._pdu_limit = max(settings.max_pdu_bytes, _PDU_LIMIT)
         self._stopping = threading.Event()
         self._ended = threading.Event()
         self._housekeeper = threading.Thread(target=self._keep_house, name="housekeeping")
@@ -93,6 +96,7 @@ class Listener:
         settings = self.settings
         # pynetdicom's own log lines may show what a message holds, and cost time for every fragment.
         _config.LOG_HANDLER_LEVEL = "none"
+        _config.PASS_CONTEXTVARS = True  # what `log` has bound holds in its threads too
         self.store.sweep_spool(settings.orphan_age_s)
         handlers = [
             (evt.EVT_CONN_OPEN, self._on_connection),
@@ -146,6 +150,7 @@ class Listener:
         # Answers are small and go out at once; a peer that stalls within a PDU must not hold its thread for ever.
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.settimeout(self.settings.network_timeout_s)
+        association.dul.socket.recv = partial(receive, connection, self._pdu_limit)
         association.dimse = SpoolingProvider(association, self._open_file)
         self.associations.add(OpenAssociation(association, association.dimse))
 
@@ -186,7 +191,8 @@ class Listener:
             except Exception as error:  # noqa: BLE001 - the boundary to the sender: every outcome becomes a status
                 outcome = error
             told = answer(outcome)
-            _log_outcome(outcome, told, file, calling_ae, time.monotonic() - started)
+            with suppress(OSError):  # a log without room must not change the answer
+                _log_outcome(outcome, told, file, calling_ae, time.monotonic() - started)
         return _as_dataset(told)
 
 

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
 from urllib.parse import urlsplit
 
+import httpx
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from node import scu
+from node.config import Settings
 from node.db import transition
-from node.errors import ConfigError, Conflict, NotFound
+from node.deliveries import Destination
+from node.errors import ConfigError, Conflict, NotFound, PeerRefused, PeerUnavailable
 from node.lifecycle import DeliveryEvent, DeliveryState
 from node.models import Delivery, Peer
 
 _NAME_LIMIT = 64
 _HOST_LIMIT = 255
 _URL_LIMIT = 2000
+_REACH_S = 5.0
 
 
 def dicom_peer(name: str, ae_title: str, host: str, port: int, at: datetime) -> Peer:
@@ -163,3 +169,30 @@ def address(peer: Peer) -> str:
     if peer.kind == "STOW":
         return str(peer.url)
     return f"{peer.ae_title} at {peer.host}:{peer.port}"
+
+
+def reach(destination: Destination, settings: Settings) -> float:
+    """Ask a peer whether it is there: C-ECHO, or a search for one study (QIDO-RS, DICOM PS3.18 10.6).
+
+    Returns:
+        Seconds until the answer.
+
+    Raises:
+        PeerUnavailable: no answer within a few seconds, or an error of its own.
+        PeerRefused: it answered, and does not want us.
+    """
+    if destination.kind == "DICOM":
+        quick = {"acse_timeout_s": _REACH_S, "dimse_timeout_s": _REACH_S}
+        return scu.echo(destination, settings.model_copy(update=quick))
+    started = time.monotonic()
+    url = f"{destination.url}/studies"
+    try:
+        accept = {"Accept": "application/dicom+json"}
+        answer = httpx.get(url, params={"limit": "1"}, headers=accept, timeout=_REACH_S)
+    except httpx.HTTPError as error:
+        raise PeerUnavailable(f"no answer from {url}; {error}; is it running?") from None
+    if answer.status_code >= 500:
+        raise PeerUnavailable(f"{url} answered HTTP {answer.status_code}; see its log")
+    if answer.status_code in (401, 403, 404):
+        raise PeerRefused(f"{url} answered HTTP {answer.status_code}; check the URL and its rights")
+    return time.monotonic() - started

@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,10 +54,8 @@ class Child:
 
     def end(self) -> None:
         """Kill what is left of the child's group, grandchildren too, and close the pipe."""
-        try:
+        with suppress(ProcessLookupError):  # nothing is left
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # nothing is left
         self.process.wait()
         os.close(self.ready_pipe)
 
@@ -101,11 +100,9 @@ def say_ready(ready_fd: int | None) -> None:
     """Tell the parent that started this process with `--ready-fd` that its work can begin."""
     if ready_fd is None:
         return
-    try:
+    with suppress(OSError):  # the parent is gone, or somebody started us with a wrong number
         os.write(ready_fd, b"1")
         os.close(ready_fd)
-    except OSError:
-        pass  # the parent is gone, or started us by hand with a wrong number
 
 
 def rotate(log: Path, limit: int = _LOG_LIMIT) -> None:

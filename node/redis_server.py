@@ -6,6 +6,7 @@ Nothing is lost with it: the database is the only truth, and the relay writes ev
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import redis
@@ -76,6 +77,15 @@ def prepare(settings: Settings) -> list[str]:
         )
     path.unlink(missing_ok=True)  # left by a server that was killed
     return _command(path)
+
+
+def tidy(settings: Settings) -> None:
+    """Remove what a stopped server leaves outside of `home`: the socket's folder where `home` is too deep for it."""
+    folder = settings.redis_socket.parent
+    if not folder.is_relative_to(settings.home):
+        settings.redis_socket.unlink(missing_ok=True)
+        with suppress(OSError):  # somebody put something into it, or it is gone
+            folder.rmdir()
 
 
 def _command(path: Path) -> list[str]:

@@ -5,15 +5,13 @@ The services are started by the name of the program, never imported: the node kn
 
 from __future__ import annotations
 
-import http.client
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from node import redis_server
+from node import probe, redis_server
 from node.config import Settings, child_environment, visible_gpus
 from node.processes import Child
 
@@ -58,7 +56,7 @@ def node_services(settings: Settings) -> list[Service]:
         name="listener",
         command=_own("listen"),
         where=f"DICOM {settings.ae_title} at {settings.listen_host}:{settings.listen_port}",
-        ready=lambda _child: _accepts(settings.listen_host, settings.listen_port),
+        ready=lambda _child: probe.accepts(settings.listen_host, settings.listen_port),
         order=0,
         stop_s=30,
         environment=environment,
@@ -67,7 +65,7 @@ def node_services(settings: Settings) -> list[Service]:
         name="web",
         command=_own("web"),
         where=f"http://{settings.web_host}:{settings.web_port}/",
-        ready=lambda _child: _serves_pages(settings.web_host, settings.web_port),
+        ready=lambda _child: probe.serves_pages(settings.web_host, settings.web_port),
         order=3,
         stop_s=10,
         environment=environment,
@@ -117,7 +115,7 @@ def _own(*arguments: str) -> tuple[str, ...]:
 
 
 def gpus_to_use(settings: Settings) -> tuple[str, ...]:
-    """GPUs that get a worker each, as CUDA_VISIBLE_DEVICES names them; none where the setting `device` names one device."""
+    """GPUs that get a worker each, as CUDA_VISIBLE_DEVICES names them; none where `device` names one device."""
     if settings.device not in ("auto", "cuda"):
         return ()
     visible = visible_gpus()
@@ -144,22 +142,3 @@ def parse_gpus(listing: str) -> tuple[str, ...]:
             found.pop()
         found.append(uuid)
     return tuple(found)
-
-
-def _accepts(host: str, port: int) -> bool:
-    try:
-        socket.create_connection((host, port), timeout=2).close()
-    except OSError:
-        return False
-    return True
-
-
-def _serves_pages(host: str, port: int) -> bool:
-    connection = http.client.HTTPConnection(host, port, timeout=5)
-    try:
-        connection.request("GET", "/")
-        return connection.getresponse().status < 500
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()

@@ -195,10 +195,14 @@ def rule_of(settings: Settings) -> Rule:
     )
 
 
+def fresh_after(settings: Settings, at: datetime) -> datetime:
+    """An association that the listener has not said to be open since then counts as closed."""
+    return at - timedelta(seconds=max(5.0, 5 * settings.tick_s))
+
+
 def verdict(session: Session, study: Study, settings: Settings, at: datetime) -> Verdict:
     """Whether to close this study now, and what it waits for if not."""
-    fresh_after = at - timedelta(seconds=max(5.0, 5 * settings.tick_s))
-    return judge(received(session, study, fresh_after), rule_of(settings), at)
+    return judge(received(session, study, fresh_after(settings, at)), rule_of(settings), at)
 
 
 def close_due(session: Session, settings: Settings, model_version: str, at: datetime) -> int:

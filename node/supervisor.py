@@ -49,11 +49,14 @@ class Supervisor:
     Args:
         settings: of the node; a port 0 becomes a free port.
         say: gets each line for people.
+        ready: called once when every service is ready.
     """
 
-    def __init__(self, settings: Settings, say: Say) -> None:
+    def __init__(
+        self, settings: Settings, say: Say, ready: Callable[[], None] = lambda: None
+    ) -> None:
         self.settings = settings
-        self._say = say
+        self._say, self._ready = say, ready
         self._kept: list[_Kept] = []
         self._stop = threading.Event()
         self._hurry = threading.Event()
@@ -97,6 +100,7 @@ class Supervisor:
             self._start_group(services.node_services(self.settings))
         if not self._stop.is_set():
             self._say(f"node is up; home {self.settings.home}; stop it with Ctrl-C")
+            self._ready()
 
     def _start_group(self, group: Sequence[Service]) -> None:
         fresh = [_Kept(service) for service in group]
@@ -171,6 +175,8 @@ class Supervisor:
         ordered = sorted(self._kept, key=lambda kept: kept.service.order)
         for _, group in groupby(ordered, key=lambda kept: kept.service.order):
             self._stop_group([kept for kept in group if kept.child is not None])
+        if self.settings.embedded_redis:
+            redis_server.tidy(self.settings)
         if self._kept:
             self._say("node is down")
 

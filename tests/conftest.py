@@ -88,5 +88,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  
     required = os.environ.get("TOMONODE_REQUIRE_SYSTEM") and item.get_closest_marker("system")
     if report.skipped and required:
         report.outcome = "failed"
-        report.longrepr = f"{item.nodeid} skipped although its packages are installed: {report.longrepr}"
+        report.longrepr = (
+            f"{item.nodeid} skipped although its packages are installed: {report.longrepr}"
+        )
     return report

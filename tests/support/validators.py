@@ -24,7 +24,9 @@ def _program(name: str, package: str) -> str:
 
 
 def _output(command: Sequence[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_TIME_LIMIT_S)
+    done = subprocess.run(
+        command, capture_output=True, text=True, errors="replace", timeout=_TIME_LIMIT_S
+    )
     return done.stdout + done.stderr
 
 
@@ -51,7 +53,10 @@ def pixelmed_sr_errors(path: Path) -> list[str]:
     if not (_JARS / "pixelmed.jar").exists():
         pytest.skip("pixelmed is not installed: apt-get install -y libpixelmed-java")
     # Java's own limits on XPath stop the validator's style sheets.
-    limits = [f"-Djdk.xml.{name}=0" for name in ("xpathExprGrpLimit", "xpathExprOpLimit", "xpathTotalOpLimit")]
+    limits = [
+        f"-Djdk.xml.{name}=0"
+        for name in ("xpathExprGrpLimit", "xpathExprOpLimit", "xpathTotalOpLimit")
+    ]
     classes = ["-cp", f"{_JARS}/*", "com.pixelmed.validate.DicomSRValidator"]
     output = _output([java, *limits, *classes, str(path)])
     assert "Root Template Validation Complete" in output, output

@@ -1,0 +1,136 @@
+"""An association with a peer, as its requestor: opened, fed at the pace of the network, and always ended."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+from pynetdicom import AE, _config, evt
+from pynetdicom.association import Association
+from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.events import Event
+from pynetdicom.pdu_primitives import P_DATA
+from pynetdicom.presentation import PresentationContext, build_context
+
+from dicom_io.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from node.config import Settings
+from node.errors import NodeError, PeerRefused, PeerUnavailable
+
+_MAX_FRAGMENT = 131072  # bytes; also for peers that set no limit
+_QUEUED_FRAGMENTS = 32  # on their way from the file to the socket
+_REJECTED_PERMANENT = 1
+
+#: Host, port and AE title of a peer.
+Address = tuple[str, int, str]
+
+
+class AssociationLost(PeerUnavailable):
+    """An established association ended before the answer."""
+
+
+class _StreamingProvider(DIMSEServiceProvider):  # type: ignore[misc]
+    """pynetdicom's DIMSE provider with fragments of a bounded size, also for peers that set no limit (0)."""
+
+    @property
+    def maximum_pdu_size(self) -> int:
+        """Bytes of a fragment."""
+        theirs: int = super().maximum_pdu_size
+        return min(theirs, _MAX_FRAGMENT) if theirs else _MAX_FRAGMENT
+
+
+@contextmanager
+def association_with(
+    address: Address, contexts: Sequence[tuple[str, str]], settings: Settings
+) -> Iterator[Association]:
+    """An association with the peer, released at the end, aborted on an error.
+
+    Args:
+        address: the peer.
+        contexts: SOP class and transfer syntax of what will be sent; each pair becomes one presentation context.
+        settings: our AE title and time-outs.
+
+    Raises:
+        PeerUnavailable: no connection, or rejected for now.
+        PeerRefused: rejected for good, or no presentation context accepted.
+    """
+    host, port, title = address
+    # pynetdicom's own log lines may show what a message holds, and cost time for every fragment.
+    _config.LOG_HANDLER_LEVEL = "none"
+    _config.STORE_SEND_CHUNKED_DATASET = True
+    entity = AE(settings.ae_title)
+    entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    entity.connection_timeout = settings.acse_timeout_s
+    entity.acse_timeout = settings.acse_timeout_s
+    entity.dimse_timeout = settings.dimse_timeout_s
+    entity.network_timeout = settings.network_timeout_s
+    proposed: list[PresentationContext] = [build_context(*c) for c in dict.fromkeys(contexts)]
+    handlers = [(evt.EVT_CONN_OPEN, _on_connection, [settings.network_timeout_s])]
+    try:
+        association = entity.associate(
+            host, port, contexts=proposed, ae_title=title, evt_handlers=handlers
+        )
+    except OSError as error:  # the name is not known
+        raise PeerUnavailable(f"{title} at {host}:{port}: {error.strerror}") from error
+    if not association.is_established:
+        raise _not_established(association, address)
+    try:
+        yield association
+    except BaseException:
+        association.abort()
+        raise
+    if association.is_established:
+        association.release()
+
+
+def _on_connection(event: Event, timeout_s: float) -> None:
+    association = event.assoc
+    connection = association.dul.socket.socket
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.settimeout(timeout_s)  # a peer that stops reading must not hold us for ever
+    association.dimse = _StreamingProvider(association)
+    association.dul.send_pdu = partial(_send_paced, association, association.dul.send_pdu)
+
+
+def _send_paced(
+    association: Association, send: Callable[[object], None], primitive: object
+) -> None:
+    """Queue a primitive; a fragment waits until few others are queued, where pynetdicom would queue the whole file."""
+    if isinstance(primitive, P_DATA):
+        waiting = association.dul.to_provider_queue
+        while waiting.qsize() >= _QUEUED_FRAGMENTS:
+            _check_alive(association)
+            time.sleep(0.0005)
+        _check_alive(association)
+    send(primitive)
+
+
+def _check_alive(association: Association) -> None:
+    if association.acse.is_aborted() or not association.dul.is_alive():
+        raise lost(association)
+
+
+def lost(association: Association) -> AssociationLost:
+    """The error that says that this association has ended."""
+    peer = association.acceptor
+    where = f"{peer.ae_title} at {peer.address}:{peer.port}"
+    return AssociationLost(f"{where} ended the association, or gave no answer in time; see its log")
+
+
+def _not_established(association: Association, address: Address) -> NodeError:
+    host, port, title = address
+    where = f"{title} at {host}:{port}"
+    said = association.acceptor.primitive
+    if association.is_rejected:
+        text = f"{where} rejected the association: {said.reason_str}"
+        if said.result == _REJECTED_PERMANENT:
+            return PeerRefused(f"{text}; check both AE titles and the peer's list of senders")
+        return PeerUnavailable(text)
+    if said is not None and said.result == 0:
+        return PeerRefused(f"{where} takes none of the SOP classes and transfer syntaxes offered")
+    return PeerUnavailable(
+        f"no association with {where}; is it running, and does a firewall let us?"
+    )

@@ -1,0 +1,179 @@
+"""`tomonode doctor`: looks at everything the node needs, and says how to mend what is wrong. It changes nothing."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from redis.exceptions import RedisError
+from sqlalchemy import func, select
+from sqlalchemy.engine import make_url
+
+from node import outbox, peers, probe, redis_server, schema
+from node.config import Settings
+from node.db import Database
+from node.deliveries import Destination, destination_of
+from node.errors import NodeError
+from node.lifecycle import DeliveryState, RunState
+from node.model_version import model_version
+from node.models import Delivery, Run
+
+_T = TypeVar("_T")
+_START = "start the node: `tomonode up`"
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was looked at, whether it is well, what was found, and how to mend it (empty where it is well)."""
+
+    name: str
+    ok: bool
+    found: str
+    mend: str = ""
+
+
+def examine(settings: Settings) -> Iterator[Check]:
+    """Every check in turn; none of them raises for a problem it finds."""
+    yield _guarded("disk", lambda: _disk(settings))
+    yield _guarded("weights", lambda: _weights(settings))
+    database = _guarded("database", lambda: _database(settings))
+    yield database
+    if database.ok:
+        migrations = _guarded("migrations", lambda: _migrations(settings))
+        yield migrations
+        if migrations.ok:
+            yield _guarded("work", lambda: _work(settings))
+            yield from _peers(settings)
+    broker = _guarded("broker", lambda: _broker(settings))
+    yield broker
+    if broker.ok:
+        for queue in (outbox.INFER[1], outbox.DELIVER[1]):
+            yield _guarded(f"worker {queue}", lambda queue=queue: _workers(settings, queue))  # type: ignore[misc]
+    yield _guarded("listener", lambda: _listener(settings))
+    yield _guarded("web", lambda: _web(settings))
+
+
+def _guarded(name: str, look: Callable[[], Check]) -> Check:
+    try:
+        return look()
+    except NodeError as error:
+        found, _, mend = str(error).rpartition("; ")
+        return Check(name, False, found or mend, mend if found else "see the log")
+
+
+def _disk(settings: Settings) -> Check:
+    folder = next(path for path in (settings.home, *settings.home.parents) if path.is_dir())
+    free = shutil.disk_usage(folder).free // 2**20
+    found = f"{free} MB free at {folder}; the reserve is {settings.disk_reserve_mb} MB"
+    ok = free > settings.disk_reserve_mb
+    return Check("disk", ok, found, "" if ok else "free some space: nothing more is received")
+
+
+def _weights(settings: Settings) -> Check:
+    version = model_version(settings)
+    if settings.weights is None:
+        return Check(
+            "weights", True, f"{version}: none configured, so untrained; scores mean nothing"
+        )
+    return Check("weights", True, f"{version} in {settings.weights}")
+
+
+def _database(settings: Settings) -> Check:
+    url = make_url(settings.db_url)
+    shown = url.render_as_string(hide_password=True)
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
+        return Check(
+            "database", False, f"{shown} is not there yet", f"{_START}, or `tomonode db upgrade`"
+        )
+    _ask(settings, lambda db: schema.current(db))
+    return Check("database", True, f"{shown} answers")
+
+
+def _migrations(settings: Settings) -> Check:
+    current = _ask(settings, lambda db: schema.current(db))
+    head = schema.head()
+    ok = current == head
+    mend = "" if ok else "run `tomonode db upgrade`, with the newest program if that does not help"
+    found = f"schema {current or 'none'}" + ("" if ok else f"; this program needs {head}")
+    return Check("migrations", ok, found, mend)
+
+
+def _work(settings: Settings) -> Check:
+    def count(db: Database) -> dict[str, int]:
+        with db.reading() as session:
+            by_run = select(Run.state, func.count()).group_by(Run.state)
+            by_delivery = select(Delivery.state, func.count()).group_by(Delivery.state)
+            runs, sent = session.execute(by_run).all(), session.execute(by_delivery).all()
+        return {
+            f"{kind} {s}": n for kind, rows in (("run", runs), ("delivery", sent)) for s, n in rows
+        }
+
+    counts = _ask(settings, count)
+    failed = [f"{kind} {RunState.FAILED}" for kind in ("run", "delivery")]
+    bad = sum(counts.get(name, 0) for name in failed)
+    waiting = counts.get(f"run {RunState.QUEUED}", 0) + counts.get(f"run {RunState.RUNNING}", 0)
+    sending = counts.get(f"delivery {DeliveryState.PENDING}", 0)
+    found = f"{waiting} runs and {sending} deliveries to do; {bad} failed"
+    mend = "`tomonode study list` and `tomonode delivery list` show them; `retry` tries again"
+    return Check("work", not bad, found, mend if bad else "")
+
+
+def _peers(settings: Settings) -> Iterator[Check]:
+    def destinations(db: Database) -> list[tuple[str, Destination]]:
+        with db.reading() as session:
+            return [(peers.address(p), destination_of(p)) for p in peers.listed(session)]
+
+    known = _ask(settings, destinations)
+    if not known:
+        yield Check("peers", True, "none: results stay in the node; `tomonode peer add` adds one")
+    for address, destination in known:
+        name = f"peer {destination.name}"
+        check = _guarded(name, lambda d=destination: _peer(d, settings))  # type: ignore[misc]
+        yield check if check.ok else Check(name, False, f"{address}: {check.found}", check.mend)
+
+
+def _peer(destination: Destination, settings: Settings) -> Check:
+    seconds = peers.reach(destination, settings)
+    return Check(f"peer {destination.name}", True, f"answers after {seconds:.3f} s")
+
+
+def _broker(settings: Settings) -> Check:
+    redis_server.require(settings)
+    where = settings.redis_socket if settings.embedded_redis else "at TOMONODE_REDIS_URL"
+    return Check("broker", True, f"Redis {where} answers")
+
+
+def _workers(settings: Settings, queue: str) -> Check:
+    """A worker calls itself QUEUE-PID@HOST on its connections to Redis."""
+    try:
+        clients = redis_server.client(settings).client_list()
+    except (RedisError, OSError) as error:
+        return Check(f"worker {queue}", False, f"Redis does not tell; {error}", _START)
+    names = sorted({c["name"] for c in clients if c.get("name", "").startswith(f"{queue}-")})
+    mend = "" if names else f"{_START}, or `tomonode worker --queue {queue}`"
+    return Check(f"worker {queue}", bool(names), ", ".join(names) or "none is connected", mend)
+
+
+def _listener(settings: Settings) -> Check:
+    where = f"{settings.ae_title} at {settings.listen_host}:{settings.listen_port}"
+    ok = probe.accepts(settings.listen_host, settings.listen_port)
+    return Check(
+        "listener", ok, f"{where} {'answers' if ok else 'is silent'}", "" if ok else _START
+    )
+
+
+def _web(settings: Settings) -> Check:
+    ok = probe.serves_pages(settings.web_host, settings.web_port)
+    where = f"http://{settings.web_host}:{settings.web_port}/"
+    return Check("web", ok, f"{where} {'answers' if ok else 'is silent'}", "" if ok else _START)
+
+
+def _ask(settings: Settings, question: Callable[[Database], _T]) -> _T:
+    db = Database(settings.db_url)
+    try:
+        return question(db)
+    finally:
+        db.dispose()

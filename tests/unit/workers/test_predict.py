@@ -1,0 +1,141 @@
+"""The model on files: studies, what is passed over, and the same bytes for the same files."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+
+from dicom_io.errors import UnreadableDataset
+from dicom_io.header import read_header
+from node.config import Settings
+from node.model_version import model_version
+from tests.conftest import make_settings
+from tests.unit.workers.breasts import write_marked
+from workers.errors import NothingReadable
+from workers.pipeline import Source, Stopwatch, decoded
+from workers.predict import predict_files
+from workers.predictor import Predictor
+
+SHAPE = (2, 640, 400)
+CREATED = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two studies of one image each, one of them unreadable, a copy, and a text."""
+    folder = tmp_path_factory.mktemp("inputs")
+    good = write_marked(folder / "good", "L", "CC", SHAPE, (0, 300, 90), seed=1)
+    (folder / "copy.dcm").write_bytes(good.read_bytes())
+    bad = write_marked(folder / "bad", "R", "MLO", SHAPE, (0, 300, 310), seed=2)
+    content = bytearray(bad.read_bytes())
+    content[-int(np.prod(SHAPE)) * 2 :] = bytes(int(np.prod(SHAPE)) * 2)
+    bad.write_bytes(content)
+    (folder / "notes.txt").write_text("no DICOM")
+    for path in (good, bad):
+        os.utime(path, (CREATED.timestamp(), CREATED.timestamp()))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Settings that mark something everywhere."""
+    return make_settings(tmp_path_factory.mktemp("home"), segment_threshold=0.001, threads=2)
+
+
+@pytest.fixture(scope="module")
+def written(
+    inputs: Path, quick: Settings, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], Path, list[str]]:
+    out = tmp_path_factory.mktemp("out")
+    lines: list[str] = []
+    return predict_files([inputs], out, quick, lines.append), out, lines
+
+
+def test_every_study_is_read_and_everything_else_said(
+    written: tuple[dict[str, Any], Path, list[str]], inputs: Path
+) -> None:
+    summary, out, lines = written
+    assert summary == json.loads((out / "summary.json").read_text())
+    assert summary["model"]["trained"] is False
+    images = {image["laterality"]: image for s in summary["studies"] for image in s["images"]}
+    assert len(summary["studies"]) == 2
+    assert 0 < images["L"]["score_malignant"] < 1
+    assert images["L"]["segments"] >= 1
+    assert "threshold" in images[None]["excluded_reason"]
+    skipped = {Path(entry["path"]).name: entry["reason"] for entry in summary["skipped"]}
+    assert set(skipped) == {"notes.txt", "truth.json", "L-CC.dcm"}
+    assert "same SOP Instance UID" in skipped["L-CC.dcm"]
+    assert any("left out" in line and "threshold" in line for line in lines)
+
+
+def test_the_files_are_what_the_summary_says(
+    written: tuple[dict[str, Any], Path, list[str]],
+) -> None:
+    summary, out, _ = written
+    kinds = [(file["kind"], file["source"]) for s in summary["studies"] for file in s["files"]]
+    assert [kind for kind, _ in kinds].count("SR") == 2
+    assert [kind for kind, _ in kinds].count("SEG") == 1
+    assert [kind for kind, _ in kinds].count("OVERLAY") >= 1
+    for study in summary["studies"]:
+        for file in study["files"]:
+            path = out / file["path"]
+            if file["kind"] == "OVERLAY":
+                assert path.read_bytes().startswith(b"\x89PNG")
+            else:
+                assert pydicom.dcmread(path).StudyInstanceUID == study["study_uid"]
+
+
+def test_the_same_files_give_the_same_bytes(
+    written: tuple[dict[str, Any], Path, list[str]], inputs: Path, quick: Settings, tmp_path: Path
+) -> None:
+    summary, out, _ = written
+    again = predict_files([inputs], tmp_path, quick)
+    for before, after in zip(summary["studies"], again["studies"], strict=True):
+        assert before["run_id"] == after["run_id"]
+        for file in before["files"]:
+            digests = {sha256((f / file["path"]).read_bytes()).digest() for f in (out, tmp_path)}
+            assert len(digests) == 1, file["path"]
+
+
+def test_another_date_is_another_run(
+    written: tuple[dict[str, Any], Path, list[str]], inputs: Path, quick: Settings, tmp_path: Path
+) -> None:
+    bad = next((inputs / "bad").glob("*.dcm"))
+    summary = predict_files([bad], tmp_path, quick, created_at=datetime(2026, 4, 1, tzinfo=UTC))
+    assert summary["studies"][0]["run_id"] not in {s["run_id"] for s in written[0]["studies"]}
+
+
+def test_files_that_are_no_dicom_alone_are_an_error(tmp_path: Path, quick: Settings) -> None:
+    (tmp_path / "notes.txt").write_text("no DICOM")
+    with pytest.raises(NothingReadable, match="none of 1 files is DICOM"):
+        predict_files([tmp_path], tmp_path / "out", quick)
+
+
+def test_what_is_loaded_is_what_runs_are_queued_for(quick: Settings) -> None:
+    identity = Predictor.load(quick).identity
+    assert identity.version == model_version(quick)
+    assert identity.operating_point == quick.segment_threshold
+    assert len(identity.weights_sha256) == 64
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_decoding_ahead_changes_nothing_but_time(inputs: Path, ahead: bool) -> None:
+    paths = [inputs / "copy.dcm", inputs / "notes.txt", next((inputs / "bad").glob("*.dcm"))]
+    sources = [Source(path, path.name, "") for path in paths]
+    found = list(decoded(sources, Stopwatch(), ahead=ahead))
+    assert [source for source, _ in found] == sources
+    first, second, third = (decode for _, decode in found)
+    with pytest.raises(UnreadableDataset):
+        second()
+    for decode, path in ((first, paths[0]), (third, paths[2])):
+        image, volume = decode()
+        assert image.header.sop_instance_uid == read_header(path).sop_instance_uid
+        assert np.array_equal(volume, pydicom.dcmread(path).pixel_array)

@@ -1,0 +1,131 @@
+"""The inference worker: a claimed run, from blobs to blobs, and its end in the database."""
+
+from __future__ import annotations
+
+import uuid
+from functools import cached_property, partial
+
+from structlog.contextvars import bound_contextvars
+
+from dicom_io.findings import DocumentRef
+from dicom_io.header import read_header
+from node import log, runs
+from node.blobs import BlobStore
+from node.config import Settings
+from node.db import Database
+from node.errors import DatabaseUnavailable, DiskFull
+from node.runs import ArtifactFile, Claim, Outcome
+from workers.errors import ModelMismatch
+from workers.pipeline import (
+    Analysis,
+    ResultFile,
+    Source,
+    Stopwatch,
+    analyse_study,
+    run_context,
+)
+from workers.predictor import Predictor
+from workers.task import Check, Failure, Job, perform, persist
+
+# A study's results are a few megabytes; without that much room nothing is claimed, and no attempt is used up.
+_ROOM_BYTES = 64 * 2**20
+
+
+class InferenceWorker:
+    """Takes runs, one at a time. Make one a process; the model is loaded with the first run."""
+
+    def __init__(self, settings: Settings, name: str) -> None:
+        """`name` is what the database calls this worker."""
+        self._settings = settings
+        self._name = name
+        self._db = Database(settings.db_url)
+        self._blobs = BlobStore(settings.blob_root, settings.spool)
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        """The model of this process."""
+        predictor = Predictor.load(self._settings)
+        identity = predictor.identity
+        log.get().info("model loaded", model=identity.version, device=identity.device)
+        return predictor
+
+    def handle(self, run_id: uuid.UUID) -> str:
+        """Claim a run and do it: "done", "lost", the state a failure led to, or "" where nothing was claimed."""
+        try:
+            self._blobs.require_room(_ROOM_BYTES)
+            held = runs.claim(self._db, run_id, self._name, self._settings)
+        except (DatabaseUnavailable, DiskFull) as error:
+            # Still queued: the relay writes the message again.
+            log.get().warning("run not claimed", code=error.code, error=str(error))
+            return ""
+        if held is None:
+            return ""
+        with bound_contextvars(
+            study_id=str(held.study_id), run_id=str(run_id), attempt=held.attempt
+        ):
+            log.get().info("run claimed", count=len(held.inputs))
+            job = Job(
+                beat=partial(runs.heartbeat, self._db, run_id, held.attempt, self._settings),
+                body=partial(self._body, held),
+                fail=partial(self._fail, held),
+            )
+            return perform(job, self._settings.lease_s, self._settings.run_limit_s)
+
+    def _body(self, held: Claim, check: Check) -> bool:
+        watch = Stopwatch()
+        with watch.stage("load"):
+            predictor = self.predictor
+        if held.model_version != predictor.identity.version:
+            raise ModelMismatch(
+                f"the run is for model {held.model_version}, this worker holds {predictor.identity.version};"
+                " restart the node's workers, or retry the study to queue it for the present model"
+            )
+        artifacts: list[ArtifactFile] = []
+        run = run_context(
+            predictor.identity,
+            str(held.run_id),
+            held.created_at,
+            self._settings.ae_title,
+            self._predecessor(held),
+        )
+        sources = [
+            Source(self._blobs.path(i.sha256), i.sop_uid, i.sop_class_uid) for i in held.inputs
+        ]
+        analysis = Analysis(
+            predictor, lambda file: artifacts.append(self._keep(file)), check, watch
+        )
+        images = analyse_study(sources, run, analysis)
+        check()
+        outcome = Outcome(
+            model=predictor.identity.card(),
+            images=images,
+            artifacts=artifacts,
+            stage_seconds={stage: round(s, 3) for stage, s in watch.seconds.items()},
+        )
+        write = partial(runs.succeed, self._db, held, outcome, self._settings)
+        return persist(write, check, self._settings.lease_s)
+
+    def _keep(self, file: ResultFile) -> ArtifactFile:
+        return ArtifactFile(
+            kind=file.kind,
+            name=file.name,
+            sha256=self._blobs.write(file.content),
+            size_bytes=len(file.content),
+            source_sop_uid=file.source_sop_uid,
+            sop_uid=file.sop_uid,
+            sop_class_uid=file.sop_class_uid,
+        )
+
+    def _predecessor(self, held: Claim) -> DocumentRef | None:
+        report = held.predecessor_sr
+        if report is None:
+            return None
+        header = read_header(self._blobs.path(report.sha256))
+        return DocumentRef(
+            held.study_uid, header.series_instance_uid, report.sop_class_uid, report.sop_uid
+        )
+
+    def _fail(self, held: Claim, failure: Failure) -> str | None:
+        return runs.fail(
+            self._db, held, failure.code, failure.message, failure.transient, self._settings
+        )

@@ -1,0 +1,184 @@
+"""The model on files, without a node: SEG, SR, pictures and a summary into a folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dicom_io.errors import DicomIoError
+from dicom_io.header import InstanceHeader, read_header
+from node.blobs import sha256_of
+from node.config import Settings
+from workers.errors import NothingReadable
+from workers.pipeline import (
+    Analysis,
+    ResultFile,
+    Source,
+    Stopwatch,
+    analyse_study,
+    run_context,
+)
+from workers.predictor import Predictor
+
+NOTICE = "research use only, not for clinical use"
+_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "tomonode:predict")
+
+Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class _File:
+    path: Path
+    header: InstanceHeader
+
+
+def predict_files(
+    paths: Iterable[Path],
+    out_dir: Path,
+    settings: Settings,
+    say: Say = lambda _line: None,
+    created_at: datetime | None = None,
+) -> dict[str, Any]:
+    """Read files, or all files below folders, study by study; write `out_dir`/study-UID/* and `out_dir`/summary.json.
+
+    The run of a study is named by its input files, the model and `created_at` (by default when the newest of its input
+    files was changed), and everything written follows from the run: the same files give the same bytes.
+
+    Args:
+        paths: files and folders; what is no DICOM is reported and passed over.
+        out_dir: made if it is not there; files of the same name are replaced.
+        settings: weights, device, threads, operating point.
+        say: gets a line for each step, for people.
+        created_at: timezone-aware date of the results.
+
+    Returns:
+        What `summary.json` holds: `model`, `studies` (scores, regions, left out, files, seconds), `skipped`.
+
+    Raises:
+        NothingReadable: none of the files is DICOM.
+        WeightsError, ConfigError, DeviceMemoryError: of the model.
+        OSError: `out_dir` cannot be written.
+    """
+    studies, skipped = _grouped(_files(paths), say)
+    if not studies:
+        raise NothingReadable(
+            f"none of {len(skipped)} files is DICOM; give DICOM files or a folder of them"
+        )
+    out_dir.mkdir(parents=True, exist_ok=True)
+    predictor = Predictor.load(settings)
+    summary: dict[str, Any] = {
+        "notice": NOTICE,
+        "model": predictor.identity.card(),
+        "studies": [
+            _study(uid, files, out_dir, predictor, settings, say, created_at)
+            for uid, files in sorted(studies.items())
+        ],
+        "skipped": skipped,
+    }
+    _write_json(out_dir / "summary.json", summary)
+    return summary
+
+
+def _files(paths: Iterable[Path]) -> list[Path]:
+    """Every file once, folders searched through, in the order of their names."""
+    found: dict[Path, Path] = {}
+    for path in paths:
+        inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        found.update((p.resolve(), p) for p in inside)
+    return list(found.values())
+
+
+def _grouped(
+    paths: Sequence[Path], say: Say
+) -> tuple[dict[str, list[_File]], list[dict[str, str]]]:
+    studies: dict[str, dict[str, _File]] = {}
+    skipped = []
+    for path in paths:
+        try:
+            header = read_header(path)
+        except (DicomIoError, OSError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            skipped.append({"path": str(path), "reason": reason})
+            say(f"skipped   {path}: {reason}")
+            continue
+        instances = studies.setdefault(header.study_instance_uid, {})
+        known = instances.setdefault(header.sop_instance_uid, _File(path, header))
+        if known.path != path:
+            reason = f"same SOP Instance UID as {known.path}"
+            skipped.append({"path": str(path), "reason": reason})
+            say(f"skipped   {path}: {reason}")
+    ordered = {uid: [found[sop] for sop in sorted(found)] for uid, found in studies.items()}
+    return ordered, skipped
+
+
+def _study(
+    study_uid: str,
+    files: Sequence[_File],
+    out_dir: Path,
+    predictor: Predictor,
+    settings: Settings,
+    say: Say,
+    created_at: datetime | None,
+) -> dict[str, Any]:
+    folder = out_dir / f"study-{study_uid}"  # a prefix, for a malformed UID may be ".."
+    folder.mkdir(exist_ok=True)
+    created = created_at or _newest(files)
+    run = run_context(
+        predictor.identity, _run_id(files, predictor, created), created, settings.ae_title
+    )
+    say(f"study     {study_uid}: {len(files)} files")
+    written: list[dict[str, Any]] = []
+
+    def emit(file: ResultFile) -> None:
+        """Write a file and note it."""
+        path = folder / file.name
+        path.write_bytes(file.content)
+        written.append(
+            {
+                "kind": file.kind,
+                "path": str(path.relative_to(out_dir)),
+                "source": file.source_sop_uid,
+            }
+        )
+        say(f"wrote     {path}")
+
+    sources = [Source(f.path, f.header.sop_instance_uid, f.header.sop_class_uid) for f in files]
+    watch = Stopwatch()
+    images = analyse_study(sources, run, Analysis(predictor, emit, lambda: None, watch))
+    names = {f.header.sop_instance_uid: str(f.path) for f in files}
+    for image in images:
+        if image.excluded_reason:
+            say(f"left out  {names[image.sop_uid]}: {image.excluded_reason}")
+    return {
+        "study_uid": study_uid,
+        "run_id": run.run_id,
+        "created_at": created.isoformat(),
+        "images": [
+            {"path": names[i.sop_uid], **dataclasses.asdict(i), "regions": list(i.regions)}
+            for i in images
+        ],
+        "files": written,
+        "stage_seconds": {stage: round(seconds, 3) for stage, seconds in watch.seconds.items()},
+    }
+
+
+def _newest(files: Sequence[_File]) -> datetime:
+    """When the newest of the files was changed, in whole seconds."""
+    return datetime.fromtimestamp(int(max(f.path.stat().st_mtime for f in files)), UTC)
+
+
+def _run_id(files: Sequence[_File], predictor: Predictor, created_at: datetime) -> str:
+    identity = predictor.identity
+    parts = [f"{f.header.sop_instance_uid}={sha256_of(f.path)}" for f in files]
+    parts += [identity.version, identity.weights_sha256, repr(identity.operating_point)]
+    parts.append(created_at.isoformat())
+    return str(uuid.uuid5(_NAMESPACE, "\n".join(parts)))
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
