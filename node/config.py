@@ -11,15 +11,28 @@ import os
 import tempfile
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from node.errors import ConfigError
 
 # A Unix socket path may have 107 bytes; leave room for what Celery appends.
 _SOCKET_PATH_LIMIT = 100
+
+
+def _split(value: object) -> object:
+    """`A, B` or a JSON list, as an environment variable gives it."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return json.loads(value)
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+_Set = Annotated[frozenset[str], NoDecode, BeforeValidator(_split)]
+_Tuple = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 
 
 class Settings(BaseSettings):
@@ -36,8 +49,8 @@ class Settings(BaseSettings):
     listen_host: str = "127.0.0.1"
     listen_port: int = Field(11112, ge=0, le=65535)
     check_called_ae: bool = True
-    allowed_ae_titles: frozenset[str] = frozenset()  # empty: any calling AE title
-    allowed_addresses: frozenset[str] = frozenset({"127.0.0.0/8", "::1/128"})
+    allowed_ae_titles: _Set = frozenset()  # empty: any calling AE title
+    allowed_addresses: _Set = frozenset({"127.0.0.0/8", "::1/128"})
     max_associations: int = Field(16, ge=1)
     max_pdu_bytes: int = Field(131072, ge=16384)
     acse_timeout_s: float = Field(30.0, gt=0)
@@ -49,7 +62,7 @@ class Settings(BaseSettings):
     # when a study counts as complete
     quiet_s: float = Field(60.0, ge=0)
     views_quiet_s: float = Field(2.0, ge=0)
-    expected_views: tuple[str, ...] = ("L-CC", "L-MLO", "R-CC", "R-MLO")
+    expected_views: _Tuple = ("L-CC", "L-MLO", "R-CC", "R-MLO")
     deadline_s: float = Field(3600.0, gt=0)
     deadline_policy: Literal["complete", "exclude"] = "complete"
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
 import structlog
 
 from node import log
-from node.config import child_environment, load_settings
+from node.config import Settings, child_environment, load_settings
 from node.errors import ConfigError
 
 
@@ -64,3 +65,14 @@ def test_log_lines_carry_no_patient_attribute(monkeypatch: pytest.MonkeyPatch) -
     assert line["study_id"] == "s1"
     assert line["attempt"] == 2
     assert len(text.splitlines()) == 2
+
+
+def test_every_setting_is_documented_and_nothing_else() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "settings.md").read_text()
+    documented = set(re.findall(r"^\| `TOMONODE_(\w+)` \|", text, flags=re.MULTILINE))
+    assert documented == {name.upper() for name in Settings.model_fields}
+
+
+def test_lists_are_written_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOMONODE_ALLOWED_ADDRESSES", "10.1.0.0/16, 127.0.0.1")
+    assert load_settings().allowed_addresses == {"10.1.0.0/16", "127.0.0.1"}
