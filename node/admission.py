@@ -5,15 +5,19 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 
-from pynetdicom import AE, AllStoragePresentationContexts, register_uid
+from pynetdicom import AE, AllStoragePresentationContexts
 from pynetdicom.presentation import PresentationContext, build_context
-from pynetdicom.service_class import StorageServiceClass
-from pynetdicom.sop_class import Verification, uid_to_service_class
+from pynetdicom.sop_class import Verification
 
-from dicom_io.syntaxes import STORAGE_CLASSES, TRANSFER_SYNTAXES
+from dicom_io.syntaxes import TRANSFER_SYNTAXES
 from dicom_io.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.config import Settings
 from node.errors import ConfigError
+
+# The patient objects of the standard, by what pynetdicom serves as Storage, and C-ECHO.
+_ACCEPTED = frozenset(str(c.abstract_syntax) for c in AllStoragePresentationContexts) | {
+    str(Verification)
+}
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -24,23 +28,16 @@ def supported_contexts(requested: Iterable[PresentationContext]) -> list[Present
     Every storage class of patients' objects, each with the known transfer syntaxes in the sender's own order: what it
     names first is what it has, and anything else would make it transcode.
     """
-    classes = storage_classes()
     accepted: dict[str, list[str]] = {}
     for context in requested:
         uid = str(context.abstract_syntax)
-        if uid in classes or uid == Verification:
+        if uid in _ACCEPTED:
             known = [str(s) for s in context.transfer_syntax if str(s) in TRANSFER_SYNTAXES]
             accepted.setdefault(uid, []).extend(known)
     return [
         build_context(uid, list(dict.fromkeys(syntaxes or TRANSFER_SYNTAXES)))
         for uid, syntaxes in accepted.items()
     ]
-
-
-def storage_classes() -> frozenset[str]:
-    """SOP class UIDs of everything that can be stored: the standard's patient objects, and what `dicom_io` adds."""
-    standard = {str(context.abstract_syntax) for context in AllStoragePresentationContexts}
-    return frozenset(standard | set(STORAGE_CLASSES))
 
 
 def entity(settings: Settings) -> AE:
@@ -56,9 +53,6 @@ def entity(settings: Settings) -> AE:
     made.require_called_aet = settings.check_called_ae
     made.require_calling_aet = sorted(settings.allowed_ae_titles)
     made.add_supported_context(Verification)  # the rest is chosen for each association
-    for uid in STORAGE_CLASSES:
-        if uid_to_service_class(uid) is not StorageServiceClass:
-            register_uid(uid, "Storage_" + uid.replace(".", "_"), StorageServiceClass)
     return made
 
 

@@ -79,7 +79,7 @@ def association_with(
         raise _not_established(association, address)
     try:
         yield association
-    except BaseException:
+    except BaseException:  # whatever ended the work, an interrupt too, the peer must be told
         association.abort()
         raise
     if association.is_established:

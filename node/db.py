@@ -12,11 +12,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, CursorResult, Engine, create_engine, event, text, update
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
-from node.errors import DatabaseUnavailable
+from node.errors import ConfigError, DatabaseUnavailable
 from node.lifecycle import Event, sources_and_target
 from node.models import Delivery, Run, Study
 
@@ -69,6 +70,23 @@ class Database:
     def dispose(self) -> None:
         """Close pooled connections."""
         self.engine.dispose()
+
+
+def parse_url(url: str) -> URL:
+    """A database URL as a value.
+
+    Raises:
+        ConfigError: it is none, or of an engine we do not know; the URL is not repeated, it may hold a password.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        parsed = None
+    if parsed is None or parsed.drivername not in ("sqlite", "postgresql+psycopg"):
+        raise ConfigError(
+            "setting TOMONODE_DATABASE_URL cannot be used; give sqlite:///FILE or postgresql://USER@HOST/NAME"
+        )
+    return parsed
 
 
 def make_engine(url: str) -> Engine:

@@ -10,11 +10,10 @@ from typing import TypeVar
 
 from redis.exceptions import RedisError
 from sqlalchemy import func, select
-from sqlalchemy.engine import make_url
 
 from node import outbox, peers, probe, redis_server, schema
 from node.config import Settings
-from node.db import Database
+from node.db import Database, parse_url
 from node.deliveries import Destination, destination_of
 from node.errors import NodeError
 from node.lifecycle import DeliveryState, RunState
@@ -82,7 +81,7 @@ def _weights(settings: Settings) -> Check:
 
 
 def _database(settings: Settings) -> Check:
-    url = make_url(settings.db_url)
+    url = parse_url(settings.db_url)
     shown = url.render_as_string(hide_password=True)
     if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
         return Check(

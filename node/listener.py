@@ -12,13 +12,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from typing import Any
 
 from pydicom.dataset import Dataset
 from pynetdicom import _config, evt
-from pynetdicom.association import Association
 from pynetdicom.events import Event
 from pynetdicom.transport import ThreadedAssociationServer
-from structlog.contextvars import bound_contextvars
+from structlog.contextvars import bound_contextvars, get_contextvars
 
 from dicom_io.errors import DicomIoError
 from node import admission, log
@@ -35,7 +35,8 @@ from node.studies import Recorded
 DRAIN_S = 25.0
 _TICK_S = 1.0
 _SWEEP_S = 60.0
-_PDU_LIMIT = 2**20  # bytes; association requests may be longer than the fragments that were negotiated
+_PDU_LIMIT = 2**20  # bytes; association requests may be longer than the negotiated fragments
+_END_S = 1.0
 _ANSWER_S = 0.5  # for the last answers to go out, and for senders to release
 # A-ASSOCIATE-RJ (PS3.8 table 9-21): permanent, by the service user, no reason given.
 _NOT_FROM_HERE = (0x01, 0x01, 0x01)
@@ -82,6 +83,8 @@ class Listener:
         self._stopping = threading.Event()
         self._ended = threading.Event()
         self._housekeeper = threading.Thread(target=self._keep_house, name="housekeeping")
+        # What `log` has bound: pynetdicom's threads do not inherit it.
+        self._context = get_contextvars()
         self._server: ThreadedAssociationServer | None = None
 
     @property
@@ -96,8 +99,7 @@ class Listener:
         settings = self.settings
         # pynetdicom's own log lines may show what a message holds, and cost time for every fragment.
         _config.LOG_HANDLER_LEVEL = "none"
-        _config.PASS_CONTEXTVARS = True  # what `log` has bound holds in its threads too
-        self.store.sweep_spool(settings.orphan_age_s)
+        self._sweep()
         handlers = [
             (evt.EVT_CONN_OPEN, self._on_connection),
             (evt.EVT_REQUESTED, self._on_request),
@@ -128,7 +130,7 @@ class Listener:
                 busy = time.monotonic()
             time.sleep(0.02)
         cut_off = sum(len(a.arriving) for a in self.associations.all())
-        _end([a.association for a in self.associations.all()])
+        _end(self.associations.all())
         self._ended.set()
         self._housekeeper.join()
         self.db.dispose()
@@ -136,39 +138,48 @@ class Listener:
 
     def _keep_house(self) -> None:
         swept = time.monotonic()
-        while not self._ended.wait(_TICK_S):
-            self.associations.tick()
-            if time.monotonic() - swept >= min(_SWEEP_S, self.settings.orphan_age_s):
-                swept = time.monotonic()
-                if removed := self.store.sweep_spool(self.settings.orphan_age_s):
-                    log.get().info("orphans swept", count=len(removed))
-        self.associations.tick()
+        ended = False
+        while not ended:
+            ended = self._ended.wait(_TICK_S)
+            try:
+                self.associations.tick()
+                if time.monotonic() - swept >= min(_SWEEP_S, self.settings.orphan_age_s):
+                    swept = time.monotonic()
+                    self._sweep()
+            except Exception as error:  # noqa: BLE001 - the one thread that clears away: it must go on
+                self._log().error("housekeeping failed", code=type(error).__name__)
+
+    def _sweep(self) -> None:
+        if removed := self.store.sweep_spool(self.settings.orphan_age_s):
+            self._log().info("orphans swept", count=len(removed))
+
+    def _log(self) -> Any:
+        return log.get().bind(**self._context)
 
     def _on_connection(self, event: Event) -> None:
         association = event.assoc
-        connection = association.dul.socket.socket
-        # Answers are small and go out at once; a peer that stalls within a PDU must not hold its thread for ever.
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.settimeout(self.settings.network_timeout_s)
-        association.dul.socket.recv = partial(receive, connection, self._pdu_limit)
         association.dimse = SpoolingProvider(association, self._open_file)
         self.associations.add(OpenAssociation(association, association.dimse))
+        connection = association.dul.socket.socket
+        association.dul.socket.recv = partial(receive, connection, self._pdu_limit)
+        # Answers are small and go out at once; a peer that stalls within a PDU must not hold its thread for ever.
+        connection.settimeout(self.settings.network_timeout_s)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def _on_request(self, event: Event) -> None:
         association = event.assoc
         if not admission.allowed(association.requestor.address, self._networks):
             association.acse.send_reject(*_NOT_FROM_HERE)
             association.is_rejected = True
-            log.get().warning("association refused", **_who(event), reason="address not allowed")
+            self._log().warning("association refused", **_who(event), reason="address not allowed")
             association.kill()  # returns when the rejection is sent and the peer has closed
             return
         requested = association.requestor.requested_contexts
         association.acceptor.supported_contexts = admission.supported_contexts(requested)
 
     def _on_rejected(self, event: Event) -> None:
-        log.get().warning(
-            "association refused", **_who(event), reason="AE title, or too many associations"
-        )
+        said = event.assoc.acceptor.primitive
+        self._log().warning("association refused", **_who(event), reason=said.reason_str)
 
     def _open_file(self, command: Command) -> SpoolFile:
         if self._stopping.is_set():
@@ -183,7 +194,10 @@ class Listener:
         file: SpoolFile | None = event.request._dataset_file
         if file is None:
             return _as_dataset(Answer(0xC000, "the request came without a data set"))
-        with _finished(event, file), bound_contextvars(association_id=str(opened.id)):
+        with (
+            _finished(event, file),
+            bound_contextvars(**{**self._context, "association_id": str(opened.id)}),
+        ):
             outcome: Recorded | Exception
             try:
                 outcome, arrival = ingest(file, self.store, self.db, calling_ae)
@@ -207,18 +221,23 @@ def _finished(event: Event, file: SpoolFile) -> Iterator[None]:
         event.assoc.dul._idle_timer.restart()
 
 
-def _end(associations: list[Association]) -> None:
+def _end(opened: list[OpenAssociation]) -> None:
     """Abort associations; a peer that does not close its side is cut off after a second."""
-    for association in associations:
-        if association.is_established:
-            association.abort(block=False)
-    end = time.monotonic() + 1.0
-    while time.monotonic() < end and any(a.dul.is_alive() and a.is_aborted for a in associations):
+    for one in opened:
+        if one.association.is_established:
+            one.association.abort(block=False)
+    _wait_for(opened)
+    for one in opened:
+        one.association.dul.kill_dul()
+        if one.association.dul.socket is not None:
+            one.association.dul.socket.close()
+    _wait_for(opened)
+
+
+def _wait_for(opened: list[OpenAssociation]) -> None:
+    end = time.monotonic() + _END_S
+    while time.monotonic() < end and not all(one.ended for one in opened):
         time.sleep(0.02)
-    for association in associations:
-        association.dul.kill_dul()
-        if association.dul.socket is not None:
-            association.dul.socket.close()
 
 
 def _as_dataset(told: Answer) -> Dataset:

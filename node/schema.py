@@ -8,11 +8,10 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 import migrations
-from node.db import Database
+from node.db import Database, parse_url
 from node.errors import DatabaseUnavailable
 
 
@@ -29,9 +28,10 @@ def upgrade(url: str) -> None:
     """Bring a database, empty or older, to the newest schema. Creates the folder of a SQLite file.
 
     Raises:
+        ConfigError: the URL cannot be used.
         DatabaseUnavailable: no connection.
     """
-    parsed = make_url(url)
+    parsed = parse_url(url)
     if parsed.drivername.startswith("sqlite") and parsed.database:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
     try:

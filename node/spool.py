@@ -136,8 +136,9 @@ class SpoolFile:
                 self.fail(_as_disk_full(error))
         return len(data)
 
-    def flush(self) -> None:
-        """Nothing is buffered."""
+    def flush(self) -> bool:
+        """Whether all that was written is with the kernel; always, since nothing is buffered."""
+        return True
 
     def sync(self) -> None:
         """Flush the content to disk. Raises DiskFull where that fails."""

@@ -115,7 +115,7 @@ def lesion_of(truth: Mapping[str, Any] | None, uid: str) -> str | None:
 def write_summary(story: Story, table: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Everything of the table and more, as JSON."""
     document = {
-        "notice": output.RESEARCH_ONLY if story.trained else f"{output.UNTRAINED} {output.RESEARCH_ONLY}",
+        "notice": output.notice(story.trained),
         "trained": story.trained,
         "images": list(table),
         "studies": [vars(progress) for progress in story.progress],
@@ -123,7 +123,7 @@ def write_summary(story: Story, table: Sequence[Mapping[str, Any]], path: Path) 
         "replaced_objects": story.received.replaced,
         "skipped": list(story.skipped),
         "seconds": {name: round(value, 2) for name, value in story.seconds.items()},
-    }  # fmt: skip
+    }
     path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 

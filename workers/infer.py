@@ -16,16 +16,10 @@ from node.db import Database
 from node.errors import DatabaseUnavailable, DiskFull
 from node.runs import ArtifactFile, Claim, Outcome
 from workers.errors import ModelMismatch
-from workers.pipeline import (
-    Analysis,
-    ResultFile,
-    Source,
-    Stopwatch,
-    analyse_study,
-    run_context,
-)
+from workers.pipeline import Analysis, ResultFile, analyse_study, run_context
 from workers.predictor import Predictor
 from workers.task import Check, Failure, Job, perform, persist
+from workers.volumes import Source, Stopwatch
 
 # A study's results are a few megabytes; without that much room nothing is claimed, and no attempt is used up.
 _ROOM_BYTES = 64 * 2**20

@@ -15,15 +15,9 @@ from dicom_io.header import InstanceHeader, read_header
 from node.blobs import sha256_of
 from node.config import Settings
 from workers.errors import NothingReadable
-from workers.pipeline import (
-    Analysis,
-    ResultFile,
-    Source,
-    Stopwatch,
-    analyse_study,
-    run_context,
-)
+from workers.pipeline import Analysis, ResultFile, analyse_study, run_context
 from workers.predictor import Predictor
+from workers.volumes import Source, Stopwatch
 
 NOTICE = "research use only, not for clinical use"
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "tomonode:predict")

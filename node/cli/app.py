@@ -100,22 +100,13 @@ def relay_(ready_fd: ReadyFd = None) -> None:
 @app.command()
 def web() -> None:
     """Run the web pages: work list and study pages; read-only but for retry."""
-    import uvicorn
-
-    from node.web.app import create_app
+    from node.web import server  # FastAPI, which the other commands can do without
 
     settings = load_settings()
     with database(settings):
         pass
     log.setup(settings.log_level, process="web")
-    uvicorn.run(
-        create_app(settings),
-        host=settings.web_host,
-        port=settings.web_port,
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=5,
-    )
+    server.run(settings)
 
 
 @app.command()

@@ -6,13 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
-
 from node import schema
 from node.config import Settings, load_settings
-from node.db import Database
-from node.errors import ConfigError, Conflict
+from node.db import Database, parse_url
+from node.errors import Conflict
 
 _UPGRADE = "run `tomonode db upgrade` (`tomonode up` does it by itself)"
 
@@ -41,18 +38,11 @@ def open_database(settings: Settings) -> Database:
         ConfigError: its URL cannot be used.
         Conflict: it is not there.
     """
-    try:
-        url = make_url(settings.db_url)
-        file = url.database if url.get_backend_name() == "sqlite" else None
-        if file and file != ":memory:" and not Path(file).exists():
-            raise Conflict(f"database {file} is not there yet; {_UPGRADE}")
-        return Database(settings.db_url)
-    except (ArgumentError, ModuleNotFoundError) as error:
-        # The URL itself is not said: it may hold a password.
-        raise ConfigError(
-            f"setting TOMONODE_DATABASE_URL cannot be used; {type(error).__name__};"
-            " give sqlite:///FILE or postgresql://USER@HOST/NAME"
-        ) from None
+    url = parse_url(settings.db_url)
+    file = url.database if url.get_backend_name() == "sqlite" else None
+    if file and file != ":memory:" and not Path(file).exists():
+        raise Conflict(f"database {file} is not there yet; {_UPGRADE}")
+    return Database(settings.db_url)
 
 
 def require_schema(db: Database) -> None:

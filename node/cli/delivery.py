@@ -3,59 +3,43 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from sqlalchemy import select
 
-from node import deliveries
+from node import deliveries, views
 from node.cli import output
 from node.cli.context import database
 from node.config import load_settings
 from node.db import now
 from node.errors import NotFound
-from node.models import Delivery, Peer, Run, Study
+from node.lifecycle import DeliveryState
 
 app = typer.Typer(help="Deliveries of results to peers.")
 
 
 @app.command("list")
 def list_(
+    state: Annotated[str | None, typer.Option(help=f"One of {', '.join(DeliveryState)}.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most this many, newest first.")] = 100,
     as_json: output.AsJson = False,
 ) -> None:
-    """List deliveries, newest first."""
-    query = (
-        select(
-            Delivery.id,
-            Study.study_uid,
-            Peer.name.label("peer"),
-            Delivery.state,
-            Delivery.attempt,
-            Delivery.created_at,
-            Delivery.sent_at,
-            Delivery.not_before,
-            Delivery.deadline_at,
-            Delivery.error_code,
-            Delivery.error,
-        )
-        .join(Run, Run.id == Delivery.run_id)
-        .join(Study, Study.id == Run.study_id)
-        .join(Peer, Peer.id == Delivery.peer_id)
-        .order_by(Delivery.created_at.desc(), Delivery.id)
-        .limit(limit)
-    )
-    with database() as db, db.reading() as session:
-        rows = [dict(row) for row in session.execute(query).mappings()]
+    """List deliveries, newest first, each with what it waits for."""
+    settings = load_settings()
+    with database(settings) as db, db.reading() as session:
+        found = views.delivery_list(session, settings, now(session), state, limit)
     if as_json:
-        output.as_json(rows)
+        output.as_json([asdict(row) for row in found.rows])
         return
-    columns = ("id", "study_uid", "peer", "state", "attempt", "sent_at", "error")
+    columns = ("id", "study_uid", "peer", "state", "attempt", "sent_at", "why", "error")
     output.table(
-        ("delivery", "study", "peer", "state", "attempt", "sent", "error"),
-        [[row[name] for name in columns] for row in rows],
-        "no deliveries",
+        ("delivery", "study", "peer", "state", "attempt", "sent", "why", "error"),
+        [[getattr(row, name) for name in columns] for row in found.rows],
+        "no deliveries yet" if state is None else f"no deliveries are {state}",
     )
+    if found.total > len(found.rows):
+        output.say(f"{len(found.rows)} of {found.total} deliveries; --limit shows more")
 
 
 @app.command()

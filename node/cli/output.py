@@ -66,9 +66,14 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[Any]], none: str) -> 
     say("\n".join(line.rstrip() for line in shown.get().splitlines()))
 
 
+def notice(trained: bool) -> str:
+    """What goes with every score."""
+    return RESEARCH_ONLY if trained else f"{UNTRAINED} {RESEARCH_ONLY}"
+
+
 def scores_notice(trained: bool) -> None:
-    """The lines that go under every score."""
-    say(RESEARCH_ONLY if trained else f"{UNTRAINED} {RESEARCH_ONLY}")
+    """The line that goes under every score."""
+    say(notice(trained))
 
 
 def fields(values: Mapping[str, Any]) -> None:

@@ -57,10 +57,11 @@ def test_every_service_is_told_with_its_address_and_has_a_log(up: Started, home:
 
 
 def test_doctor_finds_nothing_wrong(up: Started, env: dict[str, str]) -> None:
-    ports = re.findall(r"127\.0\.0\.1:(\d+)", up.output())
-    known = {**env, "TOMONODE_LISTEN_PORT": ports[1], "TOMONODE_WEB_PORT": ports[0]}
-    if "http" in up.output().split(ports[1])[0].splitlines()[-1]:
-        known.update({"TOMONODE_LISTEN_PORT": ports[0], "TOMONODE_WEB_PORT": ports[1]})
+    listen, web = (
+        re.findall(rf"^{name} .*127\.0\.0\.1:(\d+)", up.output(), re.MULTILINE)[-1]
+        for name in ("listener", "web")
+    )
+    known = {**env, "TOMONODE_LISTEN_PORT": listen, "TOMONODE_WEB_PORT": web}
 
     done = tomonode("doctor", env=known)
 

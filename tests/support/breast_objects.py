@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread, dcmwrite
 from pydicom.dataset import Dataset, FileDataset
-from pydicom.encaps import encapsulate, itemize_fragment
+from pydicom.encaps import itemize_fragment
 from pydicom.pixels.encoders import RLELosslessEncoder
 from pydicom.uid import UID
 
@@ -66,10 +66,7 @@ def with_frames(
 ) -> Path:
     """The file with encapsulated pixel data made of `frames`, each in so many fragments."""
     dataset = dcmread(path)
-    if fragments == 1:
-        pixels = encapsulate(list(frames), has_bot=table)
-    else:
-        pixels = _fragmented(frames, fragments, table)
+    pixels = _fragmented(frames, fragments, table)
     return _saved(path, dataset, pixels, syntax)
 
 
@@ -83,7 +80,7 @@ def _fragmented(frames: Sequence[bytes], fragments: int, table: bool) -> bytes:
             piece = frame[start : start + size]
             body += itemize_fragment(piece + b"\0" * (len(piece) % 2))
     first = np.array(offsets, "<u4").tobytes() if table else b""
-    return itemize_fragment(first) + body
+    return bytes(itemize_fragment(first) + body)
 
 
 def _saved(path: Path, dataset: FileDataset, pixels: bytes, syntax: str) -> Path:
@@ -105,7 +102,7 @@ def with_syntax(path: Path, syntax: str) -> Path:
     if syntax == "1.2.840.10008.1.2.2":
         dataset.PixelData = cells.astype(">u2").tobytes()
         dcmwrite(path, dataset, implicit_vr=False, little_endian=False)
-    elif syntax == "1.2.840.10008.1.2.1.99":
+    elif syntax.startswith("1.2.840.10008.1.2.1"):
         dcmwrite(path, dataset)
     else:
         dcmwrite(path, dataset, implicit_vr=True, little_endian=True)
@@ -158,10 +155,3 @@ def _rle(frame_HW: Frames) -> bytes:
             photometric_interpretation="MONOCHROME2",
         )
     )
-
-
-def deflate_cut(path: Path, keep: float) -> Path:
-    """A deflated file whose stream ends early."""
-    data = path.read_bytes()
-    path.write_bytes(data[: int(len(data) * keep)])
-    return path

@@ -1,15 +1,17 @@
-"""The listener as a process of its own, and a sender that can stop in the middle of an object."""
+"""The listener, here or as a process of its own; what it kept; and a sender that can stop within an object."""
 
 from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from pydicom.uid import UID
 from pynetdicom import AE, _config
@@ -18,10 +20,18 @@ from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import split_dataset
 from pynetdicom.presentation import build_context
+from sqlalchemy import select
 
+from node import listener, schema, scu
+from node.blobs import BlobStore, sha256_of
 from node.config import Settings, child_environment
+from node.db import Database
 from node.deliveries import Destination
+from node.listener import Listener
+from node.models import Base, Instance
 from tests.support.services import wait_until
+
+Row = TypeVar("Row", bound=Base)
 
 _PROGRAM = (
     "from node import listener, log; from node.config import load_settings; settings = load_settings();"
@@ -80,6 +90,66 @@ def listening(settings: Settings) -> Iterator[ListenerProcess]:
         yield running
     finally:
         running.kill()
+
+
+@contextmanager
+def running(settings: Settings) -> Iterator[Listener]:
+    """A listener in this process, with a migrated database."""
+    schema.upgrade(settings.db_url)
+    started = listener.start(settings)
+    try:
+        yield started
+    finally:
+        started.stop(limit_s=5)
+
+
+def send(settings: Settings, port: int, *files: Path, calling: str = "SENDER") -> list[str]:
+    """Send files; the status of each, or why it was not sent."""
+    sender = settings.model_copy(update={"ae_title": calling})
+    results = scu.send_files("127.0.0.1", port, settings.ae_title, files, sender)
+    return [result.status or result.reason for result in results]
+
+
+def stored(settings: Settings) -> dict[str, str]:
+    """SOP Instance UID -> digest of every row; each blob is there and whole."""
+    db, store = Database(settings.db_url), BlobStore(settings.blob_root, settings.spool)
+    with db.reading() as session:
+        rows = session.execute(select(Instance.sop_uid, Instance.sha256)).all()
+    db.dispose()
+    for row in rows:
+        assert sha256_of(store.path(row.sha256)) == row.sha256
+    return {row.sop_uid: row.sha256 for row in rows}
+
+
+def blobs(settings: Settings) -> list[Path]:
+    """Every blob."""
+    return sorted(p for p in settings.blob_root.glob("??/??/*") if p.is_file())
+
+
+def left_behind(settings: Settings) -> list[Path]:
+    """Files in the spool, and blobs without a row."""
+    known = set(stored(settings).values())
+    return [*spooled(settings), *(p for p in blobs(settings) if p.name not in known)]
+
+
+def spooled(settings: Settings) -> list[Path]:
+    """Files of objects on their way."""
+    return list(settings.spool.iterdir())
+
+
+def rows(settings: Settings, model: type[Row]) -> list[Row]:
+    """Every row of a table."""
+    db = Database(settings.db_url)
+    with db.reading() as session:
+        found = list(session.execute(select(model)).scalars())
+    db.dispose()
+    return found
+
+
+def connects(port: int) -> bool:
+    """Whether somebody listens on the port."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @contextmanager

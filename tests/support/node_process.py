@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import psutil
@@ -25,10 +25,11 @@ SERVICES = {
 
 
 class NodeProcess:
-    """`tomonode up` on these settings (which must name their ports)."""
+    """`tomonode up` on these settings (which must name their ports); `inside` are words that go before the command."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, inside: Sequence[str] = ()) -> None:
         self.settings = settings
+        self._inside = inside
         self.log = settings.home / "up.log"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -38,7 +39,7 @@ class NodeProcess:
         said = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "workers.cli", "up"],
+                [*self._inside, sys.executable, "-m", "workers.cli", "up"],
                 env=child_environment(self.settings),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -107,9 +108,9 @@ class NodeProcess:
 
 
 @contextmanager
-def node_process(settings: Settings) -> Iterator[NodeProcess]:
+def node_process(settings: Settings, inside: Sequence[str] = ()) -> Iterator[NodeProcess]:
     """A running node for the duration of the block."""
-    node = NodeProcess(settings)
+    node = NodeProcess(settings, inside)
     try:
         node.start()
         yield node

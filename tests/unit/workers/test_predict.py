@@ -20,9 +20,9 @@ from node.model_version import model_version
 from tests.conftest import make_settings
 from tests.unit.workers.breasts import write_marked
 from workers.errors import NothingReadable
-from workers.pipeline import Source, Stopwatch, decoded
 from workers.predict import predict_files
 from workers.predictor import Predictor
+from workers.volumes import Source, Stopwatch, decoded
 
 SHAPE = (2, 640, 400)
 CREATED = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)

@@ -1,0 +1,136 @@
+"""One study with all that is known of it: what came in, every run with its results, deliveries, history."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from pydicom.uid import UID
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from node import studies
+from node.config import Settings
+from node.models import Instance, Quarantined, Study, TimelineEvent
+from node.views.rows import StudyRow, study_rows
+from node.views.run import RunView, run_views
+
+
+@dataclass(frozen=True)
+class InstanceView:
+    """One received object; `sop_class` and `transfer_syntax` are names."""
+
+    sop_uid: str
+    sop_class: str
+    transfer_syntax: str
+    is_image: bool
+    laterality: str | None
+    view: str | None
+    frames: int | None
+    size_bytes: int
+    generation: int
+    calling_ae: str
+    received_at: datetime
+
+
+@dataclass(frozen=True)
+class EventView:
+    """One line of the history."""
+
+    at: datetime
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True)
+class QuarantinedView:
+    """An object that came under a known UID with other bytes, and is kept aside."""
+
+    sop_uid: str
+    sha256: str
+    size_bytes: int
+    reason: str
+    calling_ae: str
+    received_at: datetime
+
+
+@dataclass(frozen=True)
+class StudyPage:
+    """All of one study; the only view with patient attributes. Runs are newest first, history is oldest first."""
+
+    row: StudyRow
+    state: str
+    completed_at: datetime | None
+    completed_because: str | None
+    patient_id: str | None
+    accession_number: str | None
+    study_date: str | None
+    instances: tuple[InstanceView, ...]
+    runs: tuple[RunView, ...]
+    quarantined: tuple[QuarantinedView, ...]
+    timeline: tuple[EventView, ...]
+
+
+def study_page(session: Session, study_uid: str, settings: Settings, at: datetime) -> StudyPage:
+    """One study by its UID or the node's own id, in a fixed number of queries.
+
+    Raises:
+        NotFound: no such study.
+    """
+    study = studies.find(session, study_uid)
+    (row,) = study_rows(session, [study.id], settings, at)
+    return StudyPage(
+        row=row,
+        state=study.state,
+        completed_at=study.completed_at,
+        completed_because=study.completed_because,
+        patient_id=study.patient_id,
+        accession_number=study.accession_number,
+        study_date=study.study_date,
+        instances=_instances(session, study),
+        runs=run_views(session, study, settings, at),
+        quarantined=_quarantined(session, study),
+        timeline=_timeline(session, study),
+    )
+
+
+def _instances(session: Session, study: Study) -> tuple[InstanceView, ...]:
+    query = select(Instance).where(Instance.study_id == study.id).order_by(Instance.received_at)
+    return tuple(
+        InstanceView(
+            sop_uid=instance.sop_uid,
+            sop_class=UID(instance.sop_class_uid).name,
+            transfer_syntax=UID(instance.transfer_syntax_uid).name,
+            is_image=instance.is_image,
+            laterality=instance.laterality,
+            view=instance.view,
+            frames=instance.frames,
+            size_bytes=instance.size_bytes,
+            generation=instance.generation,
+            calling_ae=instance.calling_ae,
+            received_at=instance.received_at,
+        )
+        for instance in session.execute(query).scalars()
+    )
+
+
+def _quarantined(session: Session, study: Study) -> tuple[QuarantinedView, ...]:
+    names = QuarantinedView.__dataclass_fields__
+    query = (
+        select(Quarantined)
+        .where(Quarantined.study_uid == study.study_uid)
+        .order_by(Quarantined.received_at)
+    )
+    return tuple(
+        QuarantinedView(**{name: getattr(row, name) for name in names})
+        for row in session.execute(query).scalars()
+    )
+
+
+def _timeline(session: Session, study: Study) -> tuple[EventView, ...]:
+    query = (
+        select(TimelineEvent).where(TimelineEvent.study_id == study.id).order_by(TimelineEvent.id)
+    )
+    return tuple(
+        EventView(event.at, event.kind, event.message) for event in session.execute(query).scalars()
+    )

@@ -1,0 +1,101 @@
+"""The application: routes, guard and the one table from errors to HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.staticfiles import StaticFiles
+from sqlalchemy.exc import ProgrammingError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from node import log
+from node.blobs import BlobStore
+from node.config import Settings
+from node.db import Database
+from node.errors import ConfigError, Conflict, NodeError, NotFound, Transient
+from node.web import pages
+from node.web.guard import HEADERS, Guard
+from node.web.render import STATIC, VERSION, error_page
+
+_STATUS: tuple[tuple[type[NodeError], int, str], ...] = (
+    (NotFound, 404, "Not here"),
+    (Conflict, 409, "Not now"),
+    (ConfigError, 400, "Not understood"),
+    (Transient, 503, "The node is not well"),
+    (NodeError, 500, "That did not work"),
+)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The web application of one node. Connects to the database only when a page is asked for."""
+    db = Database(settings.db_url)
+    store = BlobStore(settings.blob_root, settings.spool)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        db.dispose()
+
+    app = FastAPI(
+        title="Tomonode",
+        version=VERSION,
+        lifespan=lifespan,
+        docs_url=None,  # these pages would load their scripts from elsewhere
+        redoc_url=None,
+        openapi_url=None,
+    )
+    app.state.node = pages.Node(settings, db, store)
+    app.include_router(pages.router)
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.add_middleware(Guard, settings=settings)
+    app.add_exception_handler(NodeError, _node_error)
+    app.add_exception_handler(ProgrammingError, _no_schema)
+    app.add_exception_handler(RequestValidationError, _not_understood)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _fault)
+    return app
+
+
+def _node_error(_request: Request, error: Exception) -> Response:
+    for kind, status, title in _STATUS:
+        if isinstance(error, kind):
+            return error_page(status, title, str(error))
+    raise error
+
+
+def _no_schema(_request: Request, error: Exception) -> Response:
+    log.get().error("schema does not fit", code=type(error).__name__)
+    message = "the database is not at the schema of this program; run `tomonode db upgrade`"
+    return error_page(503, "The node is not well", message)
+
+
+def _not_understood(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    if first["loc"][0] == "path":
+        return error_page(
+            404, "Not here", "no page has this address; the work list has all studies"
+        )
+    return error_page(400, "Not understood", f"{first['loc'][-1]}: {first['msg']}")
+
+
+def _http_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    message = "no page has this address; the work list has all studies"
+    if error.status_code != HTTPStatus.NOT_FOUND:
+        message = error.detail
+    title = "Not here" if error.status_code == HTTPStatus.NOT_FOUND else "Not understood"
+    return error_page(error.status_code, title, message)
+
+
+def _fault(_request: Request, error: Exception) -> Response:
+    # The boundary to the person: no stack trace, and of the error only its type, for it may quote a data set.
+    log.get().error("fault", code=type(error).__name__)
+    answer = error_page(500, "A fault of the program", "the node's log has more; please report it")
+    answer.headers.update(HEADERS)  # this one is sent from outside the guard
+    return answer

@@ -1,0 +1,368 @@
+"""Opening breast images: what is refused and why, geometry, frame order, the way back to stored frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+
+from dicom_io.dbt import open_image
+from dicom_io.errors import ImageRefused, RefusalCode, UnreadableDataset
+from tests.support.breast_objects import edited, encode, shared_item, view_file, volume, with_frames
+from tests.support.shared import shared_path
+
+STORAGE = "1.2.840.10008.5.1.4.1.1."
+JPEG2000 = "1.2.840.10008.1.2.4.90"
+Edit = Callable[[Dataset], None]
+
+
+def setting(**attributes: Any) -> Edit:
+    def edit(dataset: Dataset) -> None:
+        for keyword, value in attributes.items():
+            setattr(dataset, keyword, value)
+
+    return edit
+
+
+def without(*keywords: str) -> Edit:
+    def edit(dataset: Dataset) -> None:
+        for keyword in keywords:
+            delattr(dataset, keyword)
+
+    return edit
+
+
+def of_class(tail: str) -> Edit:
+    def edit(dataset: Dataset) -> None:
+        dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = STORAGE + tail
+
+    return edit
+
+
+def modified(code: str) -> Edit:
+    def edit(dataset: Dataset) -> None:
+        modifier = Dataset()
+        modifier.CodeValue = code
+        dataset.ViewCodeSequence[0].ViewModifierCodeSequence = [modifier]
+
+    return edit
+
+
+def with_laterality(value: str) -> Edit:
+    return lambda dataset: setattr(
+        shared_item(dataset, "FrameAnatomySequence"), "FrameLaterality", value
+    )
+
+
+def with_view_code(value: str) -> Edit:
+    return lambda dataset: setattr(dataset.ViewCodeSequence[0], "CodeValue", value)
+
+
+def with_slope(value: float) -> Edit:
+    return lambda dataset: setattr(
+        shared_item(dataset, "PixelValueTransformationSequence"), "RescaleSlope", value
+    )
+
+
+REFUSALS: dict[str, tuple[Edit, RefusalCode]] = {
+    "CT slices": (of_class("2"), RefusalCode.CT_SLICES),
+    "secondary capture": (of_class("7"), RefusalCode.SECONDARY_CAPTURE),
+    "multi-frame secondary capture": (of_class("7.3"), RefusalCode.SECONDARY_CAPTURE),
+    "for processing": (of_class("1.2.1"), RefusalCode.FOR_PROCESSING),
+    "intent": (setting(PresentationIntentType="FOR PROCESSING"), RefusalCode.FOR_PROCESSING),
+    "projections": (of_class("13.1.5"), RefusalCode.PROJECTION),
+    "MR": (of_class("4"), RefusalCode.NOT_A_BREAST_IMAGE),
+    "structured report": (of_class("88.34"), RefusalCode.DOCUMENT),
+    "key objects": (of_class("88.59"), RefusalCode.DOCUMENT),
+    "segmentation": (of_class("66.4"), RefusalCode.DOCUMENT),
+    "presentation state": (of_class("11.1"), RefusalCode.DOCUMENT),
+    "quality control": (setting(QualityControlImage="YES"), RefusalCode.QUALITY_CONTROL),
+    "no laterality": (with_laterality(""), RefusalCode.MISSING_LATERALITY),
+    "both breasts": (with_laterality("B"), RefusalCode.MISSING_LATERALITY),
+    "no view": (without("ViewCodeSequence"), RefusalCode.MISSING_VIEW),
+    "unknown view": (with_view_code("R-99999"), RefusalCode.UNKNOWN_VIEW),
+    "magnification": (modified("399163009"), RefusalCode.PARTIAL_VIEW),
+    "spot compression": (modified("R-102D7"), RefusalCode.PARTIAL_VIEW),
+    "colour": (setting(PhotometricInterpretation="RGB", SamplesPerPixel=3), RefusalCode.COLOUR),
+    "palette": (setting(PhotometricInterpretation="PALETTE COLOR"), RefusalCode.COLOUR),
+    "32 bits": (setting(BitsAllocated=32), RefusalCode.PIXEL_FORMAT),
+    "more bits stored than allocated": (setting(BitsStored=20), RefusalCode.PIXEL_FORMAT),
+    "high bit below bits stored": (setting(HighBit=3), RefusalCode.PIXEL_FORMAT),
+    "no rows": (setting(Rows=0), RefusalCode.PIXEL_FORMAT),
+    "slope of zero": (with_slope(0), RefusalCode.PIXEL_FORMAT),
+    "no pixels": (without("PixelData"), RefusalCode.NO_PIXELS),
+    "fewer frames than stated": (
+        lambda ds: setting(NumberOfFrames=9, PerFrameFunctionalGroupsSequence=[Dataset()] * 9)(ds),
+        RefusalCode.TRUNCATED,
+    ),
+    "a frame count nobody agrees with": (
+        lambda ds: setting(NumberOfFrames=3, PerFrameFunctionalGroupsSequence=[Dataset()] * 2)(ds),
+        RefusalCode.FRAME_COUNT,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_what_cannot_be_analysed_is_refused_with_its_reason(tmp_path: Path, name: str) -> None:
+    edit, code = REFUSALS[name]
+    path = edited(view_file(tmp_path, patient_id="SECRET^NAME"), edit)
+    with pytest.raises(ImageRefused) as caught:
+        open_image(path)
+    assert caught.value.code is code
+    assert str(caught.value).startswith(code.sentence)
+    assert "SECRET" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_syntax_without_a_decoder_is_refused(tmp_path: Path) -> None:
+    frames = [encode(frame, JPEG2000) for frame in volume()]
+    with pytest.raises(ImageRefused) as caught:
+        open_image(with_frames(view_file(tmp_path), frames, "1.2.840.10008.1.2.4.92"))
+    assert caught.value.code is RefusalCode.UNSUPPORTED_SYNTAX
+
+
+def test_encapsulated_pixels_under_a_native_syntax_are_refused(tmp_path: Path) -> None:
+    path = with_frames(view_file(tmp_path), [encode(f, JPEG2000) for f in volume()], JPEG2000)
+    path.write_bytes(
+        path.read_bytes().replace(b"1.2.840.10008.1.2.4.90", b"1.2.840.10008.1.2.1\0\0\0")
+    )
+    with pytest.raises(ImageRefused) as caught:
+        open_image(path)
+    assert caught.value.code is RefusalCode.PIXEL_FORMAT
+
+
+def test_what_is_no_dicom_is_unreadable_and_a_missing_file_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("not DICOM")
+    with pytest.raises(UnreadableDataset):
+        open_image(tmp_path / "x")
+    with pytest.raises(FileNotFoundError):
+        open_image(tmp_path / "y")
+
+
+def test_metadata_of_a_tomosynthesis_object(tmp_path: Path) -> None:
+    image = open_image(view_file(tmp_path, "R", "MLO", spacing_mm=(0.085, 0.09)))
+    assert (image.kind, image.laterality, image.view, image.view_family) == (
+        "tomosynthesis",
+        "R",
+        "MLO",
+        "MLO",
+    )
+    assert (image.number_of_frames, image.rows, image.columns) == (5, 60, 40)
+    assert image.spacing_mm == (0.085, 0.09)
+    assert (image.slice_spacing_mm, image.slice_thickness_mm) == (1.0, 1.0)
+    assert image.source_frames == (0, 1, 2, 3, 4)
+    assert image.frame_of_reference_uid == image.dataset.FrameOfReferenceUID
+    assert not image.duplicate_positions
+    assert image.warnings == ()
+    assert "PixelData" not in image.dataset
+    np.testing.assert_allclose(np.diff(image.positions_mm or ()), 1.0, atol=1e-6)
+
+
+def test_a_mammogram_has_one_slice_and_imager_spacing(tmp_path: Path) -> None:
+    made = volume("R", (1, 60, 40))
+    path = view_file(tmp_path, "R", "MLO", volume_DHW=made, kind="mammogram")
+    image = open_image(edited(path, setting(EstimatedRadiographicMagnificationFactor="1.25")))
+    assert (image.kind, image.number_of_frames, image.laterality, image.view) == (
+        "mammogram",
+        1,
+        "R",
+        "MLO",
+    )
+    assert image.spacing_mm == pytest.approx((0.08, 0.08))
+    assert image.positions_mm is None
+    np.testing.assert_array_equal(image.read_volume(), made)
+
+
+def test_spacing_that_is_not_given_is_not_invented(tmp_path: Path) -> None:
+    def edit(dataset: Dataset) -> None:
+        del dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+
+    image = open_image(edited(view_file(tmp_path), edit))
+    assert image.spacing_mm is None
+    assert image.slice_thickness_mm is None
+    assert image.slice_spacing_mm == pytest.approx(1.0)  # from the positions
+
+
+def reordered(order: list[int]) -> Edit:
+    """Store the frames, and what is said of them, in another order."""
+
+    def edit(dataset: Dataset) -> None:
+        frames = np.frombuffer(dataset.PixelData, "<u2").reshape(5, -1)
+        dataset.PixelData = frames[order].tobytes()
+        groups = list(dataset.PerFrameFunctionalGroupsSequence)
+        dataset.PerFrameFunctionalGroupsSequence = [groups[index] for index in order]
+
+    return edit
+
+
+@pytest.mark.parametrize("order", [[0, 2, 1, 3, 4], [3, 0, 1, 4, 2], [4, 3, 2, 1, 0]])
+def test_slices_come_in_spatial_order_whatever_the_stored_order(
+    tmp_path: Path, order: list[int]
+) -> None:
+    image = open_image(edited(view_file(tmp_path), reordered(order)))
+    slices = [order[stored] for stored in image.source_frames]
+    assert slices in ([0, 1, 2, 3, 4], [4, 3, 2, 1, 0])
+    np.testing.assert_array_equal(image.read_volume(), volume()[slices])
+    for slice_index, stored in enumerate(image.source_frames):
+        np.testing.assert_array_equal(image.read_frame(stored), volume()[slices[slice_index]])
+
+
+def test_an_object_stored_from_the_other_end_is_left_as_it_is(tmp_path: Path) -> None:
+    image = open_image(edited(view_file(tmp_path), reordered([4, 3, 2, 1, 0])))
+    assert image.source_frames == (0, 1, 2, 3, 4)
+
+
+def test_repeated_positions_are_told_and_stack_numbers_order_the_slices(tmp_path: Path) -> None:
+    def edit(dataset: Dataset) -> None:
+        reordered([0, 2, 1, 3, 4])(dataset)
+        for frame in dataset.PerFrameFunctionalGroupsSequence:
+            frame.PlanePositionSequence[0].ImagePositionPatient = [1, 2, 3]
+
+    image = open_image(edited(view_file(tmp_path), edit))
+    assert image.duplicate_positions
+    assert image.source_frames == (0, 2, 1, 3, 4)
+    assert any("position" in warning for warning in image.warnings)
+
+
+def test_without_positions_or_stack_numbers_the_stored_order_stands(tmp_path: Path) -> None:
+    def edit(dataset: Dataset) -> None:
+        for frame in dataset.PerFrameFunctionalGroupsSequence:
+            del frame.PlanePositionSequence
+            del frame.FrameContentSequence
+
+    image = open_image(edited(view_file(tmp_path), edit))
+    assert image.positions_mm is None
+    assert image.source_frames == (0, 1, 2, 3, 4)
+
+
+@pytest.mark.parametrize("stated", [2, 9])
+def test_a_wrong_number_of_frames_gives_way_where_the_groups_agree(
+    tmp_path: Path, stated: int
+) -> None:
+    image = open_image(edited(view_file(tmp_path), setting(NumberOfFrames=stated)))
+    assert image.number_of_frames == 5
+    assert any("frame counts disagree" in warning for warning in image.warnings)
+    np.testing.assert_array_equal(image.read_volume(), volume())
+
+
+def test_more_groups_than_frames_are_not_believed(tmp_path: Path) -> None:
+    def edit(dataset: Dataset) -> None:
+        dataset.PerFrameFunctionalGroupsSequence = [
+            *dataset.PerFrameFunctionalGroupsSequence,
+            Dataset(),
+        ]
+
+    image = open_image(edited(view_file(tmp_path), edit))
+    assert image.number_of_frames == 5
+    assert image.positions_mm is None
+    assert len(image.warnings) == 1
+
+
+@pytest.mark.parametrize("laterality", ["L", "R"])
+@pytest.mark.parametrize("ask_first", [True, False])
+def test_a_wrong_side_is_turned_and_the_way_back_is_exact(
+    tmp_path: Path, laterality: str, ask_first: bool
+) -> None:
+    other = "R" if laterality == "L" else "L"
+    stored = volume(other)
+    stored[1, 13, 20] = 1023
+    image = open_image(view_file(tmp_path, laterality, volume_DHW=stored))
+    if ask_first:
+        assert image.orientation == "flipped"
+    volume_DHW = image.read_volume(workers=2)
+    assert image.flipped
+    np.testing.assert_array_equal(volume_DHW, stored[:, ::-1, ::-1])
+    assert volume_DHW.flags.c_contiguous
+    np.testing.assert_array_equal(image.to_stored(volume_DHW), stored)
+    np.testing.assert_array_equal(image.read_frame(1), stored[1])
+    slice_index, row, column = np.unravel_index(int(volume_DHW.argmax()), volume_DHW.shape)
+    assert image.source_frames[int(slice_index)] == 1
+    assert image.stored_point(float(row), float(column)) == (13.0, 20.0)
+
+
+@pytest.mark.parametrize("laterality", ["L", "R"])
+@pytest.mark.parametrize("view", ["CC", "MLO"])
+def test_a_right_side_is_left_alone(tmp_path: Path, laterality: str, view: str) -> None:
+    image = open_image(view_file(tmp_path, laterality, view))
+    volume_DHW = image.read_volume()
+    assert (image.orientation, image.flipped) == ("consistent", False)
+    np.testing.assert_array_equal(volume_DHW, volume(laterality))
+    assert image.to_stored(volume_DHW) is volume_DHW
+    assert image.stored_point(3.0, 4.0) == (3.0, 4.0)
+
+
+def test_sides_that_contradict_each_other_are_told(tmp_path: Path) -> None:
+    image = open_image(edited(view_file(tmp_path), setting(ImageLaterality="R")))
+    assert image.laterality == "L"
+    assert any("laterality" in warning for warning in image.warnings)
+
+
+@pytest.mark.parametrize(
+    ("code", "view", "family"),
+    [
+        ("R-10242", "CC", "CC"),
+        ("R-10226", "MLO", "MLO"),
+        ("399352003", "LM", "MLO"),
+        ("R-1024A", "XCCL", "CC"),
+    ],
+)
+def test_views_by_old_and_new_codes(tmp_path: Path, code: str, view: str, family: str) -> None:
+    image = open_image(edited(view_file(tmp_path, view="ML"), with_view_code(code)))
+    assert (image.view, image.view_family) == (view, family)
+
+
+def test_a_whole_breast_modifier_is_kept(tmp_path: Path) -> None:
+    assert open_image(edited(view_file(tmp_path), modified("399209000"))).view_modifiers == ("ID",)
+
+
+def test_the_real_hologic_header_opens() -> None:
+    image = open_image(shared_path("data", "real", "hologic_bto_header.dcm"))
+    assert (image.laterality, image.view, image.number_of_frames) == ("L", "CC", 4)
+    assert image.spacing_mm is None
+    assert any("45 per-frame items" in warning for warning in image.warnings)
+    assert image.read_volume().shape == (4, 128, 128)
+    assert image.orientation == "undecided"  # its pixels are noise
+
+
+def test_the_real_mammogram_opens() -> None:
+    image = open_image(shared_path("data", "real", "ge_senographe_mlo.dcm"))
+    assert (image.kind, image.laterality, image.view, image.orientation) == (
+        "mammogram",
+        "R",
+        "MLO",
+        "consistent",
+    )
+    assert image.spacing_mm == pytest.approx((0.09409, 0.09409), abs=1e-5)
+    assert image.window == (2653.0, 900.0)
+    volume_DHW = image.read_volume()
+    assert volume_DHW.shape == (1, 3062, 2394)
+    assert volume_DHW.max() < 4096
+
+
+@pytest.mark.parametrize("name", ["L-CC", "L-MLO", "R-CC", "R-MLO"])
+def test_simulated_views_open(name: str) -> None:
+    path = shared_path("data", "victre", "caseA", f"{name}.dcm")
+    image = open_image(path)
+    assert f"{image.laterality}-{image.view}" == name
+    assert (image.orientation, image.spacing_mm, image.slice_spacing_mm) == (
+        "consistent",
+        (0.1, 0.1),
+        1.0,
+    )
+    assert image.number_of_frames == dcmread(path, stop_before_pixels=True).NumberOfFrames
+    assert image.read_frame(0).max() < 1024
+
+
+def test_every_odd_object_is_refused_with_a_reason() -> None:
+    paths = sorted(shared_path("data", "odd").iterdir()) + sorted(
+        shared_path("data", "seg_sr").iterdir()
+    )
+    for path in paths:
+        with pytest.raises(ImageRefused) as caught:
+            open_image(path)
+        assert caught.value.code in RefusalCode
