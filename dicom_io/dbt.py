@@ -136,7 +136,8 @@ class MammogramImage:
 
     @contextmanager
     def _opened(self) -> Iterator[int]:
-        with _data_set(self.path, self.form.transfer_syntax_uid) as file:
+        end = max(offset + length for spans in self.spans for offset, length in spans)
+        with _data_set(self.path, self.form.transfer_syntax_uid, end) as file:
             yield file.fileno()
 
 
@@ -192,7 +193,8 @@ def _frames(
         raise ImageRefused(RefusalCode.NO_PIXELS)
     stated = header.number_of_frames or 1
     described = len(items(parsed.dataset, "PerFrameFunctionalGroupsSequence"))
-    with _data_set(path, parsed.transfer_syntax_uid) as file:
+    end = parsed.pixels.offset + (parsed.pixels.length or 0)
+    with _data_set(path, parsed.transfer_syntax_uid, end) as file:
         size = os.fstat(file.fileno()).st_size
         spans = pixels.frame_spans(file, parsed.pixels, form, stated, described, size)
     found = len(spans)
@@ -229,11 +231,11 @@ def _window(dataset: Dataset) -> tuple[float, float] | None:
 
 
 @contextmanager
-def _data_set(path: Path, transfer_syntax_uid: str) -> Iterator[BinaryIO]:
-    """The file whose offsets the frames were found at: a deflated data set is inflated to disk first."""
+def _data_set(path: Path, transfer_syntax_uid: str, end: int) -> Iterator[BinaryIO]:
+    """The file whose offsets the frames were found at: a deflated data set is inflated to disk up to `end`."""
     with path.open("rb") as file:
         if transfer_syntax_uid != DEFLATED:
             yield file
             return
-        with inflated(file) as data_set:
+        with inflated(file, end) as data_set:
             yield data_set

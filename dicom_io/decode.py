@@ -106,5 +106,8 @@ def _rle(data: bytes, shape: Shape, cell: np.dtype[Any]) -> NDArray[Any]:
     planes = np.empty((size, count), np.uint8)
     for index, (start, end) in enumerate(zip(header[1 : count + 1], ends, strict=True)):
         segment = imagecodecs.packbits_decode(data[start:end])
+        # Padding to an even length may decode to a byte or two.
+        if not size <= len(segment) <= size + 2:
+            raise ValueError(f"RLE segment holds {len(segment)} bytes, not {size}")
         planes[:, count - 1 - index] = np.frombuffer(segment, np.uint8, size)
     return planes.view(f"<u{count}").reshape(shape)

@@ -12,6 +12,7 @@ import struct
 import tempfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -33,7 +34,7 @@ pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 
 UNDEFINED = 0xFFFFFFFF
 VALUE_LIMIT = 4 << 20  # bytes; a larger value is skipped, no header attribute is that large
-INFLATED_HEADER_LIMIT = 64 << 20  # bytes of a deflated data set that may precede its pixel data
+INFLATED_HEADER_LIMIT = 16 << 20  # bytes of a deflated data set that may precede its pixel data
 MAX_FRAGMENTS = 200_000
 _CHUNK = 1 << 20
 _PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
@@ -142,23 +143,21 @@ def _parse(file: BinaryIO, tags: list[int] | None, limit: int) -> ParsedDataset:
     return ParsedDataset(dataset, str(syntax), watch.pixels, size)
 
 
-def inflated(file: BinaryIO) -> BinaryIO:
+@contextmanager
+def inflated(file: BinaryIO, end: int) -> Iterator[BinaryIO]:
     """The deflated data set of a Part 10 file, inflated into a nameless temporary file (not into memory).
 
-    The caller closes it. Raises UnreadableDataset where the deflated stream is damaged or cut off.
+    Inflating stops soon after byte `end`, so that a small file cannot fill the disk. Raises UnreadableDataset where the deflated stream is damaged or cut off.
     """
     _, start = _find_start(file)
-    out = tempfile.TemporaryFile()  # noqa: SIM115 - handed to the caller
-    try:
-        for chunk in _inflate(file, start, None):
-            out.write(chunk)
-        out.flush()
-    except BaseException as error:
-        out.close()
-        if isinstance(error, zlib.error):
+    with tempfile.TemporaryFile() as out:
+        try:
+            for chunk in _inflate(file, start, end):
+                out.write(chunk)
+        except zlib.error as error:
             raise UnreadableDataset(f"deflated data set is damaged: {error}") from error
-        raise
-    return out
+        out.flush()
+        yield out
 
 
 def walk_items(file: BinaryIO, start: int, size: int) -> Iterator[tuple[int, int]]:
@@ -231,12 +230,12 @@ def _find_start(file: BinaryIO) -> tuple[str, int]:
     return (ExplicitVRLittleEndian if explicit else ImplicitVRLittleEndian), start
 
 
-def _inflate(file: BinaryIO, start: int, limit: int | None) -> Iterator[bytes]:
+def _inflate(file: BinaryIO, start: int, limit: int) -> Iterator[bytes]:
     """Inflate from byte `start` (raw deflate, PS3.5 A.5) in pieces of at most a megabyte, about `limit` in all."""
     engine = zlib.decompressobj(-zlib.MAX_WBITS)
     file.seek(start)
     done = 0
-    while not engine.eof and (limit is None or done < limit):
+    while not engine.eof and done < limit:
         data = engine.unconsumed_tail or file.read(_CHUNK)
         piece = engine.decompress(data, _CHUNK)
         if not data and not piece:

@@ -21,12 +21,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.pixels.encoders import RLELosslessEncoder
 
 from dicom_io.errors import InvalidPhantom
-from dicom_io.phantom_dataset import (
-    PLACED_VIEWS,
-    Placement,
-    mammogram_dataset,
-    tomosynthesis_dataset,
-)
+from dicom_io.phantom_dataset import PLACED_VIEWS, Placement, mammogram_dataset
+from dicom_io.phantom_tomosynthesis import tomosynthesis_dataset
 from dicom_io.syntaxes import EXPLICIT_LITTLE, JPEG2000_LOSSLESS, JPEG_LS_LOSSLESS, RLE_LOSSLESS
 from dicom_io.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, derive_uid
 
@@ -68,7 +64,7 @@ class PhantomView:
 
     laterality: Literal["L", "R"]
     view: str  # one of phantom_dataset.PLACED_VIEWS
-    volume_DHW: NDArray[np.uint16]  # noqa: N815
+    volume_DHW: NDArray[np.uint16]
     spacing_mm: tuple[float, float]
     slice_spacing_mm: float = 1.0
     lesions: tuple[LesionTruth, ...] = ()

@@ -20,6 +20,9 @@ from node.errors import ConfigError
 from node.processes import say_ready
 from workers.errors import WorkerError
 
+TRUSTED = (GmicError, WorkerError)
+"""Errors whose words are one line for people; the boundary knows those of `node` and `dicom_io`."""
+
 
 class Queue(StrEnum):
     """The queues a worker can take from (`node.outbox.QUEUES`)."""
@@ -151,7 +154,7 @@ def demo(
 
 def main() -> None:
     """The console script."""
-    sys.exit(boundary.run(app, trusted=(GmicError, WorkerError)))
+    sys.exit(boundary.run(app, trusted=TRUSTED))
 
 
 if __name__ == "__main__":

@@ -83,7 +83,8 @@ def delivery_list(
     if state is not None and state not in by_state:
         raise ConfigError(f"state {state!r} is none of {', '.join(by_state)}")
     counted = select(Delivery.state, func.count()).group_by(Delivery.state)
-    by_state.update(dict(session.execute(counted).tuples().all()))
+    for one, count in session.execute(counted):
+        by_state[one] = count
     query = select(Delivery.id).order_by(Delivery.created_at.desc(), Delivery.id)
     if state is not None:
         query = query.where(Delivery.state == state)
@@ -97,18 +98,15 @@ def delivery_views(
     session: Session, which: ColumnElement[bool], settings: Settings, at: datetime
 ) -> tuple[DeliveryView, ...]:
     """The deliveries that the condition matches, newest first, in three queries."""
-    found = (
-        session.execute(
-            select(Delivery, Peer, Study.study_uid)
-            .join(Peer, Peer.id == Delivery.peer_id)
-            .join(Run, Run.id == Delivery.run_id)
-            .join(Study, Study.id == Run.study_id)
-            .where(which)
-            .order_by(Delivery.created_at.desc(), Delivery.id)
-        )
-        .tuples()
-        .all()
+    query = (
+        select(Delivery, Peer, Study.study_uid)
+        .join(Peer, Peer.id == Delivery.peer_id)
+        .join(Run, Run.id == Delivery.run_id)
+        .join(Study, Study.id == Run.study_id)
+        .where(which)
+        .order_by(Delivery.created_at.desc(), Delivery.id)
     )
+    found = session.execute(query).all()
     artifacts = _artifacts(session, [delivery.run_id for delivery, _, _ in found])
     answers = _answers(session, [delivery.id for delivery, _, _ in found])
     views = []

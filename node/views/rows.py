@@ -68,7 +68,7 @@ def study_rows(
     """Rows of these studies, in this order; a fixed number of queries however many they are."""
     query = with_newest_run(select(Study, Run).select_from(Study)).where(Study.id.in_(ids))
     found: dict[uuid.UUID, tuple[Study, Run | None]] = {
-        study.id: (study, run) for study, run in session.execute(query).tuples()
+        study.id: (study, run) for study, run in session.execute(query)
     }
     run_ids = [run.id for _, run in found.values() if run is not None]
     holdings = _holdings(session, ids)
@@ -213,7 +213,7 @@ def _deliveries(
 ) -> Mapping[uuid.UUID, list[tuple[Delivery, Peer]]]:
     out: dict[uuid.UUID, list[tuple[Delivery, Peer]]] = defaultdict(list)
     query = select(Delivery, Peer).join(Peer, Peer.id == Delivery.peer_id)
-    for delivery, peer in session.execute(query.where(Delivery.run_id.in_(run_ids))).tuples():
+    for delivery, peer in session.execute(query.where(Delivery.run_id.in_(run_ids))):
         out[delivery.run_id].append((delivery, peer))
     return out
 

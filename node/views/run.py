@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from node.config import Settings
-from node.models import Artifact, Delivery, ImageResult, Run, Study
+from node.models import Artifact, Delivery, ImageResult, Instance, Run, Study
 from node.views.deliveries import DeliveryView, delivery_views
 from node.views.rows import trained
 
-_Row = TypeVar("_Row", Artifact, ImageResult)
 _SIDES = {"R": 0, "L": 1}
 
 
@@ -97,39 +96,35 @@ def run_views(
     query = select(Run).where(Run.study_id == study.id).order_by(Run.created_at.desc())
     found = session.execute(query).scalars().all()
     ids = [run.id for run in found]
-    images = _by_run(
-        session.execute(select(ImageResult).where(ImageResult.run_id.in_(ids))).scalars()
-    )
+    images: dict[uuid.UUID, list[tuple[ImageResult, Instance]]] = defaultdict(list)
+    results = select(ImageResult, Instance).join(Instance, Instance.sop_uid == ImageResult.sop_uid)
+    for image, instance in session.execute(results.where(ImageResult.run_id.in_(ids))):
+        images[image.run_id].append((image, instance))
+    files: dict[uuid.UUID, list[ArtifactView]] = defaultdict(list)
     ordered = (
         select(Artifact).where(Artifact.run_id.in_(ids)).order_by(Artifact.kind, Artifact.name)
     )
-    files = _by_run(session.execute(ordered).scalars())
+    for artifact in session.execute(ordered).scalars():
+        files[artifact.run_id].append(_artifact(artifact))
     deliveries = delivery_views(session, Delivery.run_id.in_(ids), settings, at)
     return tuple(
         _run(
             run,
             images[run.id],
-            tuple(_artifact(file) for file in files[run.id]),
+            tuple(files[run.id]),
             tuple(delivery for delivery in deliveries if delivery.run_id == run.id),
         )
         for run in found
     )
 
 
-def _by_run(rows: Iterable[_Row]) -> Mapping[uuid.UUID, list[_Row]]:
-    out: dict[uuid.UUID, list[_Row]] = defaultdict(list)
-    for row in rows:
-        out[row.run_id].append(row)
-    return out
-
-
 def _run(
     run: Run,
-    images: Sequence[ImageResult],
+    images: Sequence[tuple[ImageResult, Instance]],
     files: tuple[ArtifactView, ...],
     deliveries: tuple[DeliveryView, ...],
 ) -> RunView:
-    views = [_image(image, files) for image in images]
+    views = [_image(image, instance, files) for image, instance in images]
     # as images hang: right before left, CC before MLO
     views.sort(key=lambda v: (v.view or "~", _SIDES.get(v.laterality or "", 2), v.sop_uid))
     return RunView(
@@ -156,13 +151,14 @@ def _run(
     )
 
 
-def _image(image: ImageResult, files: Sequence[ArtifactView]) -> ImageView:
+def _image(image: ImageResult, instance: Instance, files: Sequence[ArtifactView]) -> ImageView:
     mine = [file for file in files if file.source_sop_uid == image.sop_uid]
     return ImageView(
         sop_uid=image.sop_uid,
-        laterality=image.laterality,
-        view=image.view,
-        frames=image.frames,
+        # an image that was left out has only what its header said when it came
+        laterality=image.laterality or instance.laterality,
+        view=image.view or instance.view,
+        frames=image.frames or instance.frames,
         benign=image.score_benign,
         malignant=image.score_malignant,
         segments=image.segments,

@@ -48,7 +48,7 @@ def ago(at: datetime | None, now: datetime) -> Markup:
 
 def short_uid(uid: str) -> str:
     """The end of a long UID, which tells two apart; templates put the whole one in the title."""
-    return uid if len(uid) <= _UID_SHOWN else f"…{uid[1 - _UID_SHOWN :]}"
+    return uid if len(uid) <= _UID_SHOWN else f"…{uid[1 - _UID_SHOWN :].lstrip('.')}"
 
 
 def ticks(text: str) -> Markup:

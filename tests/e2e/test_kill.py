@@ -182,7 +182,10 @@ def check_store(db: Database, settings: Settings, sender: Sender) -> None:
     """Every acknowledged object has its row, its blob is whole, and its content is what was sent."""
     store = BlobStore(settings.blob_root, settings.spool)
     with db.reading() as session:
-        rows = dict(session.execute(select(Instance.sop_uid, Instance.sha256)).tuples().all())
+        rows = {
+            row.sop_uid: row.sha256
+            for row in session.execute(select(Instance.sop_uid, Instance.sha256))
+        }
     assert sender.acknowledged
     assert set(sender.acknowledged) <= set(rows)
     for uid, content in sender.acknowledged.items():

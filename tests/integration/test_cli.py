@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dicom_io.header import read_header
-from node import listener
+from node import listener, schema
 from node.cli import boundary
 from node.config import Settings
 from tests.conftest import make_settings
 from tests.support.command import assert_one_line, environment, tomonode
-from workers.cli import app
+from workers.cli import TRUSTED, app
 
 COMMANDS = (
     "up", "listen", "relay", "web", "worker", "send", "doctor", "predict", "phantom", "demo", "db upgrade",
@@ -34,8 +35,7 @@ def env(tmp_path: Path) -> dict[str, str]:
 @pytest.fixture
 def ready(env: dict[str, str]) -> dict[str, str]:
     """A home with a migrated, empty database."""
-    done = tomonode("db", "upgrade", env=env)
-    assert done.returncode == 0, done.stderr
+    schema.upgrade(make_settings(Path(env["TOMONODE_HOME"])).db_url)
     return env
 
 
@@ -101,9 +101,34 @@ def test_version_is_said(env: dict[str, str]) -> None:
     ],
 )
 def test_a_mistake_is_one_line(
-    arguments: str, code: int, words: tuple[str, ...], ready: dict[str, str]
+    arguments: str,
+    code: int,
+    words: tuple[str, ...],
+    ready: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert_one_line(tomonode(*arguments.split(), env=ready), code, *words)
+    for name in ready.keys() - os.environ.keys():
+        monkeypatch.setenv(name, ready[name])
+
+    given = boundary.run(app, arguments.split(), trusted=TRUSTED)
+
+    said = capsys.readouterr().err
+    assert given == code, said
+    assert said.startswith("tomonode: ")
+    assert said.count("\n") == 1
+    for word in words:
+        assert word in said
+
+
+def test_the_database_is_made_and_a_mistake_ends_the_process(env: dict[str, str]) -> None:
+    made = tomonode("db", "upgrade", env=env)
+    again = tomonode("db", "upgrade", env=env)
+
+    assert (made.returncode, again.returncode) == (0, 0), made.stderr
+    assert made.stdout == again.stdout
+    assert_one_line(tomonode("study", "show", ABSENT, env=env), 1, ABSENT)
+    assert_one_line(tomonode("nonsense", env=env), 2, "nonsense")
 
 
 @pytest.mark.parametrize(
@@ -214,7 +239,8 @@ def test_files_are_sent_listed_and_shown(
     assert [(row["study_uid"], row["status"]) for row in listed] == [(uid, "receiving")]
     assert uid in table
     assert closed.returncode == 0, closed.stderr
-    assert page["status"] == "queued"
+    assert page["row"]["status"] == "queued"
+    assert not {"patient_id", "accession_number"} & page.keys()
     assert "queued" in shown.stdout
     assert_one_line(too_early, 1, "QUEUED")
 

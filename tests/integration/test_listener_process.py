@@ -130,13 +130,16 @@ def test_logs_name_no_patient(settings: Settings, tmp_path: Path) -> None:
 
 
 _SEND = """
-import resource, sys
+import sys
 from pathlib import Path
 from node import scu
 from node.config import load_settings
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+before = peak()
 [result] = scu.send_files("127.0.0.1", int(sys.argv[1]), "TOMONODE", [Path(sys.argv[2])], load_settings())
-print(result.status, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(result.status, peak() - before)
 """
 
 

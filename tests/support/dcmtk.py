@@ -30,7 +30,9 @@ def program(name: str) -> str:
     return path
 
 
-def run(name: str, *arguments: str | Path, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+def run(
+    name: str, *arguments: str | Path, timeout_s: float = 120
+) -> subprocess.CompletedProcess[str]:
     """Run a program of dcmtk to its end; standard output and error together."""
     return subprocess.run(
         [program(name), *map(str, arguments)],
@@ -54,9 +56,7 @@ class StoreScp:
 
 
 @contextmanager
-def storescp(
-    network: Loopback, folder: Path, options: Sequence[str] = ()
-) -> Iterator[StoreScp]:
+def storescp(network: Loopback, folder: Path, options: Sequence[str] = ()) -> Iterator[StoreScp]:
     """dcmtk's Storage SCP inside a network, for the duration of the block."""
     path, port = program("storescp"), free_port()
     folder.mkdir(parents=True)

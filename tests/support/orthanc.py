@@ -1,146 +1,112 @@
-"""Orthanc with its DICOMweb plug-in: a real PACS, as sender and as destination."""
+"""Orthanc as sender and as destination, in a network of its own, because it listens on every interface.
+
+Run inside `loopback()` as `python -m tests.support.orthanc FOLDER`: starts Orthanc and a listener, sends both ways, and
+prints what arrived where as JSON. Nothing outside the namespace can reach either.
+"""
 
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+import sys
+import uuid
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import pytest
+import httpx
 
-from tests.support.loopback import Loopback, RequestFailed
-from tests.support.node_process import free_port
+from node import scu, stow
+from node.blobs import BlobStore
+from node.deliveries import Answer, Destination, Parcel
+from tests.conftest import make_settings
+from tests.support.listening import running, stored
+from tests.support.objects import data_set_bytes, write_object
 from tests.support.services import wait_until
 
-INSTALL = "apt-get install orthanc orthanc-dicomweb"
-AE_TITLE = "ORTHANC"
-PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
-_START_S = 60.0
-
-
-class Orthanc:
-    """The running server, spoken to through its REST interface."""
-
-    def __init__(self, network: Loopback, http_port: int, dicom_port: int) -> None:
-        self.dicom_port = dicom_port
-        self.pid = 0
-        self._network = network
-        self._url = f"http://127.0.0.1:{http_port}"
-
-    @property
-    def dicom_web_url(self) -> str:
-        """Root of its DICOMweb services."""
-        return f"{self._url}/dicom-web"
-
-    def get(self, path: str) -> Any:
-        """The JSON at a path of the REST interface."""
-        return json.loads(self._network.request("GET", self._url + path))
-
-    def post(self, path: str, value: object) -> Any:
-        """Post a value as JSON; the JSON of the answer."""
-        return json.loads(self._network.request("POST", self._url + path, _as_json(value)))
-
-    def upload(self, file: Path) -> str:
-        """Give it a DICOM file; Orthanc's id of the instance."""
-        content = file.read_bytes()
-        answer = self._network.request(
-            "POST", f"{self._url}/instances", content, "application/dicom"
-        )
-        said: dict[str, str] = json.loads(answer)
-        return said["ID"]
-
-    def delete_all(self) -> None:
-        """Forget every study."""
-        for study in self.get("/studies"):
-            self._network.request("DELETE", f"{self._url}/studies/{study}")
-
-    def instances(self) -> dict[str, str]:
-        """Orthanc's ids of the instances by SOP Instance UID."""
-        listed = self.get("/instances?expand")
-        return {entry["MainDicomTags"]["SOPInstanceUID"]: entry["ID"] for entry in listed}
-
-    def file(self, instance: str) -> bytes:
-        """An instance, as the DICOM file that it keeps."""
-        return self._network.request("GET", f"{self._url}/instances/{instance}/file")
-
-    def answers(self) -> bool:
-        """Whether the REST interface answers."""
-        try:
-            return bool(self.get("/system")["Version"])
-        except RequestFailed:
-            return False
-
-
-def program() -> str:
-    """Path of Orthanc; skips the test where it, or its plug-in, is not installed."""
-    path = shutil.which("Orthanc") or shutil.which("Orthanc", path="/usr/sbin:/usr/local/sbin")
-    if path is None or not PLUGIN.exists():
-        pytest.skip(f"Orthanc with its DICOMweb plug-in is not installed; {INSTALL}")
-    return path
+_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+_DICOM, _HTTP, _NODE = 4242, 8042, 11112
+_URL = f"http://127.0.0.1:{_HTTP}"
 
 
 @contextmanager
-def orthanc(
-    network: Loopback, folder: Path, modalities: Mapping[str, tuple[str, int]] | None = None
-) -> Iterator[Orthanc]:
-    """Orthanc inside a network, for the duration of the block.
-
-    Args:
-        network: where it listens.
-        folder: for its database, its files and its log; made.
-        modalities: what it may send to: name -> (AE title, port).
-    """
-    path = program()
-    server = Orthanc(network, free_port(), free_port())
-    folder.mkdir(parents=True)
-    configuration = folder / "orthanc.json"
-    configuration.write_text(json.dumps(_configuration(server, folder, modalities or {})))
-    log = folder / "orthanc.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*network.command, path, str(configuration)],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-        )
-    server.pid = process.pid
-    try:
-        wait_until(lambda: server.answers() or process.poll() is not None, _START_S, "Orthanc")
-        assert process.poll() is None, log.read_text(errors="replace")[-3000:]
-        yield server
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _configuration(
-    server: Orthanc, folder: Path, modalities: Mapping[str, tuple[str, int]]
-) -> dict[str, object]:
-    """Its defaults apart from places, names and ports."""
-    return {
-        "Name": "Test",
-        "StorageDirectory": str(folder / "storage"),
-        "IndexDirectory": str(folder / "storage"),
-        "HttpPort": int(server._url.rsplit(":", 1)[1]),
-        "DicomPort": server.dicom_port,
-        "DicomAet": AE_TITLE,
-        "RemoteAccessAllowed": False,
+def orthanc(folder: Path) -> Iterator[httpx.Client]:
+    """A running Orthanc and a client for its REST API."""
+    folder.mkdir()
+    config = {
+        "Name": "orthanc",
+        "StorageDirectory": str(folder / "db"),
+        "IndexDirectory": str(folder / "db"),
+        "DicomAet": "ORTHANC",
+        "DicomPort": _DICOM,
+        "HttpPort": _HTTP,
         "AuthenticationEnabled": False,
-        "Plugins": [str(PLUGIN)],
-        "DicomWeb": {"Enable": True, "Root": "/dicom-web/", "EnableWado": False},
-        "DicomModalities": {
-            name: [title, "127.0.0.1", port] for name, (title, port) in modalities.items()
-        },
+        "DicomModalities": {"node": ["TOMONODE", "127.0.0.1", _NODE]},
+        "Plugins": [str(_PLUGIN)],
+        "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+    }
+    (folder / "orthanc.json").write_text(json.dumps(config))
+    with (folder / "orthanc.log").open("wb") as log:
+        server = subprocess.Popen(["Orthanc", str(folder / "orthanc.json")], stdout=log, stderr=log)
+    client = httpx.Client(base_url=_URL, trust_env=False, timeout=30)
+    try:
+        wait_until(lambda: _answers(client), 30, "Orthanc to answer")
+        yield client
+    finally:
+        client.close()
+        server.terminate()
+        server.wait(30)
+
+
+def _answers(client: httpx.Client) -> bool:
+    try:
+        return client.get("/system").status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def main(folder: Path) -> dict[str, object]:
+    """Send to Orthanc by C-STORE and by STOW-RS, and from it to the node; what was answered and what arrived."""
+    folder.mkdir()
+    settings = make_settings(folder / "node", listen_port=_NODE)
+    by_dicom, by_web = _objects(folder / "dicom"), _objects(folder / "web")
+    sent = {parcel.sop_uid: data_set_bytes(path.read_bytes()) for parcel, path in by_dicom + by_web}
+    dicom = Destination("orthanc", "DICOM", "ORTHANC", "127.0.0.1", _DICOM, None)
+    web = Destination("orthanc", "STOW", None, None, None, f"{_URL}/dicom-web")
+    with orthanc(folder / "orthanc") as client, running(settings):
+        echoes = [scu.echo(dicom, settings), stow.echo(web, settings)]
+        answers = scu.store(dicom, by_dicom, settings) + stow.store(web, by_web, settings)
+        again = scu.store(dicom, by_dicom, settings) + stow.store(web, by_web, settings)
+        ids = client.get("/instances").json()
+        files = [client.get(f"/instances/{one}/file").content for one in ids]
+        pushed = client.post("/modalities/node/store", json=ids).json()
+        kept = stored(settings)
+    store = BlobStore(settings.blob_root, settings.spool)
+    came = {uid: data_set_bytes(store.path(digest).read_bytes()) for uid, digest in kept.items()}
+    return {
+        "echoes": len(echoes),
+        "answers": _told(answers),
+        "again": _told(again),
+        "in_orthanc": sorted(data_set_bytes(file) for file in files) == sorted(sent.values()),
+        "failed": pushed["FailedInstancesCount"],
+        "in_node": came == sent,
     }
 
 
-def _as_json(value: object) -> bytes:
-    return json.dumps(value).encode()
+def _objects(folder: Path) -> list[tuple[Parcel, Path]]:
+    folder.mkdir()
+    made = []
+    for number in range(3):
+        path = folder / f"{number}.dcm"
+        dataset = write_object(path)
+        parcel = Parcel(uuid.uuid4(), dataset.SOPInstanceUID, dataset.SOPClassUID, "ab" * 32)
+        made.append((parcel, path))
+    return made
+
+
+def _told(answers: list[Answer]) -> list[tuple[bool, str]]:
+    return [(answer.accepted, answer.status) for answer in answers]
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(main(Path(sys.argv[1]))))

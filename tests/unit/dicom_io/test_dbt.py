@@ -1,10 +1,8 @@
-"""Opening breast images: what is refused and why, geometry, frame order, the way back to stored frames."""
+"""Opening breast images: metadata, geometry, frame order, the way back to stored frames."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,136 +10,9 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from dicom_io.dbt import open_image
-from dicom_io.errors import ImageRefused, RefusalCode, UnreadableDataset
-from tests.support.breast_objects import edited, encode, shared_item, view_file, volume, with_frames
+from tests.support.breast_edits import Edit, modified, setting, with_view_code
+from tests.support.breast_objects import edited, view_file, volume
 from tests.support.shared import shared_path
-
-STORAGE = "1.2.840.10008.5.1.4.1.1."
-JPEG2000 = "1.2.840.10008.1.2.4.90"
-Edit = Callable[[Dataset], None]
-
-
-def setting(**attributes: Any) -> Edit:
-    def edit(dataset: Dataset) -> None:
-        for keyword, value in attributes.items():
-            setattr(dataset, keyword, value)
-
-    return edit
-
-
-def without(*keywords: str) -> Edit:
-    def edit(dataset: Dataset) -> None:
-        for keyword in keywords:
-            delattr(dataset, keyword)
-
-    return edit
-
-
-def of_class(tail: str) -> Edit:
-    def edit(dataset: Dataset) -> None:
-        dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = STORAGE + tail
-
-    return edit
-
-
-def modified(code: str) -> Edit:
-    def edit(dataset: Dataset) -> None:
-        modifier = Dataset()
-        modifier.CodeValue = code
-        dataset.ViewCodeSequence[0].ViewModifierCodeSequence = [modifier]
-
-    return edit
-
-
-def with_laterality(value: str) -> Edit:
-    return lambda dataset: setattr(
-        shared_item(dataset, "FrameAnatomySequence"), "FrameLaterality", value
-    )
-
-
-def with_view_code(value: str) -> Edit:
-    return lambda dataset: setattr(dataset.ViewCodeSequence[0], "CodeValue", value)
-
-
-def with_slope(value: float) -> Edit:
-    return lambda dataset: setattr(
-        shared_item(dataset, "PixelValueTransformationSequence"), "RescaleSlope", value
-    )
-
-
-REFUSALS: dict[str, tuple[Edit, RefusalCode]] = {
-    "CT slices": (of_class("2"), RefusalCode.CT_SLICES),
-    "secondary capture": (of_class("7"), RefusalCode.SECONDARY_CAPTURE),
-    "multi-frame secondary capture": (of_class("7.3"), RefusalCode.SECONDARY_CAPTURE),
-    "for processing": (of_class("1.2.1"), RefusalCode.FOR_PROCESSING),
-    "intent": (setting(PresentationIntentType="FOR PROCESSING"), RefusalCode.FOR_PROCESSING),
-    "projections": (of_class("13.1.5"), RefusalCode.PROJECTION),
-    "MR": (of_class("4"), RefusalCode.NOT_A_BREAST_IMAGE),
-    "structured report": (of_class("88.34"), RefusalCode.DOCUMENT),
-    "key objects": (of_class("88.59"), RefusalCode.DOCUMENT),
-    "segmentation": (of_class("66.4"), RefusalCode.DOCUMENT),
-    "presentation state": (of_class("11.1"), RefusalCode.DOCUMENT),
-    "quality control": (setting(QualityControlImage="YES"), RefusalCode.QUALITY_CONTROL),
-    "no laterality": (with_laterality(""), RefusalCode.MISSING_LATERALITY),
-    "both breasts": (with_laterality("B"), RefusalCode.MISSING_LATERALITY),
-    "no view": (without("ViewCodeSequence"), RefusalCode.MISSING_VIEW),
-    "unknown view": (with_view_code("R-99999"), RefusalCode.UNKNOWN_VIEW),
-    "magnification": (modified("399163009"), RefusalCode.PARTIAL_VIEW),
-    "spot compression": (modified("R-102D7"), RefusalCode.PARTIAL_VIEW),
-    "colour": (setting(PhotometricInterpretation="RGB", SamplesPerPixel=3), RefusalCode.COLOUR),
-    "palette": (setting(PhotometricInterpretation="PALETTE COLOR"), RefusalCode.COLOUR),
-    "32 bits": (setting(BitsAllocated=32), RefusalCode.PIXEL_FORMAT),
-    "more bits stored than allocated": (setting(BitsStored=20), RefusalCode.PIXEL_FORMAT),
-    "high bit below bits stored": (setting(HighBit=3), RefusalCode.PIXEL_FORMAT),
-    "no rows": (setting(Rows=0), RefusalCode.PIXEL_FORMAT),
-    "slope of zero": (with_slope(0), RefusalCode.PIXEL_FORMAT),
-    "no pixels": (without("PixelData"), RefusalCode.NO_PIXELS),
-    "fewer frames than stated": (
-        lambda ds: setting(NumberOfFrames=9, PerFrameFunctionalGroupsSequence=[Dataset()] * 9)(ds),
-        RefusalCode.TRUNCATED,
-    ),
-    "a frame count nobody agrees with": (
-        lambda ds: setting(NumberOfFrames=3, PerFrameFunctionalGroupsSequence=[Dataset()] * 2)(ds),
-        RefusalCode.FRAME_COUNT,
-    ),
-}
-
-
-@pytest.mark.parametrize("name", REFUSALS)
-def test_what_cannot_be_analysed_is_refused_with_its_reason(tmp_path: Path, name: str) -> None:
-    edit, code = REFUSALS[name]
-    path = edited(view_file(tmp_path, patient_id="SECRET^NAME"), edit)
-    with pytest.raises(ImageRefused) as caught:
-        open_image(path)
-    assert caught.value.code is code
-    assert str(caught.value).startswith(code.sentence)
-    assert "SECRET" not in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_syntax_without_a_decoder_is_refused(tmp_path: Path) -> None:
-    frames = [encode(frame, JPEG2000) for frame in volume()]
-    with pytest.raises(ImageRefused) as caught:
-        open_image(with_frames(view_file(tmp_path), frames, "1.2.840.10008.1.2.4.92"))
-    assert caught.value.code is RefusalCode.UNSUPPORTED_SYNTAX
-
-
-def test_encapsulated_pixels_under_a_native_syntax_are_refused(tmp_path: Path) -> None:
-    path = with_frames(view_file(tmp_path), [encode(f, JPEG2000) for f in volume()], JPEG2000)
-    path.write_bytes(
-        path.read_bytes().replace(b"1.2.840.10008.1.2.4.90", b"1.2.840.10008.1.2.1\0\0\0")
-    )
-    with pytest.raises(ImageRefused) as caught:
-        open_image(path)
-    assert caught.value.code is RefusalCode.PIXEL_FORMAT
-
-
-def test_what_is_no_dicom_is_unreadable_and_a_missing_file_is_missing(tmp_path: Path) -> None:
-    (tmp_path / "x").write_text("not DICOM")
-    with pytest.raises(UnreadableDataset):
-        open_image(tmp_path / "x")
-    with pytest.raises(FileNotFoundError):
-        open_image(tmp_path / "y")
 
 
 def test_metadata_of_a_tomosynthesis_object(tmp_path: Path) -> None:
@@ -356,13 +227,3 @@ def test_simulated_views_open(name: str) -> None:
     )
     assert image.number_of_frames == dcmread(path, stop_before_pixels=True).NumberOfFrames
     assert image.read_frame(0).max() < 1024
-
-
-def test_every_odd_object_is_refused_with_a_reason() -> None:
-    paths = sorted(shared_path("data", "odd").iterdir()) + sorted(
-        shared_path("data", "seg_sr").iterdir()
-    )
-    for path in paths:
-        with pytest.raises(ImageRefused) as caught:
-            open_image(path)
-        assert caught.value.code in RefusalCode

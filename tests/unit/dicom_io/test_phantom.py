@@ -31,7 +31,7 @@ def study_views() -> list[PhantomView]:
             (LESION,) if (side, view) == ("L", "CC") else (),
         )
         for side in ("L", "R")
-        for view in ("CC", "MLO", "ML", "LM")
+        for view in ("CC", "MLO", "ML")
     ]
     flat = [
         PhantomView(side, view, volume(side, (1, 60, 40)), (0.1, 0.1), kind="mammogram")
@@ -85,7 +85,7 @@ def test_another_seed_shares_no_uid(tmp_path: Path) -> None:
         return found
 
     one, other = uids(1), uids(2)
-    assert len(one) == len(other) == 21
+    assert len(one) == len(other) == 17
     assert not one & other
 
 
@@ -147,7 +147,7 @@ def test_the_chest_wall_lies_where_the_patient_axes_say(tmp_path: Path) -> None:
     "wrong",
     [
         {"laterality": "B"},
-        {"view": "XCCL"},
+        {"view": "LM"},
         {"spacing_mm": (0.1, 0.0)},
         {"slice_spacing_mm": -1.0},
         {"volume_DHW": volume().astype(np.float32)},
