@@ -147,7 +147,8 @@ def _parse(file: BinaryIO, tags: list[int] | None, limit: int) -> ParsedDataset:
 def inflated(file: BinaryIO, end: int) -> Iterator[BinaryIO]:
     """The deflated data set of a Part 10 file, inflated into a nameless temporary file (not into memory).
 
-    Inflating stops soon after byte `end`, so that a small file cannot fill the disk. Raises UnreadableDataset where the deflated stream is damaged or cut off.
+    Inflating stops soon after byte `end`, so that a small file cannot fill the disk. Raises UnreadableDataset where
+    the deflated stream is damaged or cut off.
     """
     _, start = _find_start(file)
     with tempfile.TemporaryFile() as out:
