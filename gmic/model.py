@@ -30,7 +30,7 @@ class GMIC3DOutput:
     """(2,) in (0, 1): what the patches say together (equation 5)."""
     y_final: Tensor
     """(2,): mean of the two (V-A.3)."""
-    saliency_CDHW: Tensor  # noqa: N815
+    saliency_CDHW: Tensor
     """(2, D, h, w) in [0, 1): saliency of each cell; `GMIC3D.receptive_field` places the cells."""
     patch_slices: Tensor
     """(K,) int64: slice of each patch, in the order of picking."""

@@ -75,7 +75,7 @@ class Phantom:
     """A made volume, uint16 (D, H, W), background exactly 0, and the truth about it."""
 
     spec: PhantomSpec
-    volume_DHW: NDArray[np.uint16]  # noqa: N815
+    volume_DHW: NDArray[np.uint16]
     lesions: tuple[Lesion, ...]
 
 

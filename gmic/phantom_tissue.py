@@ -39,7 +39,7 @@ class Outline:
         density: Share of gland in the breast's middle, in [0, 1].
     """
 
-    edge_H: NDArray[np.float64]  # noqa: N815
+    edge_H: NDArray[np.float64]
     centre_row: float
     half_rows: float
     muscle: tuple[float, float] | None

@@ -42,7 +42,7 @@ _CHUNK = 1 << 18
 class Preprocessed(NamedTuple):
     """The window, float32 (D, h, w), C-contiguous, and where it lies in the source."""
 
-    window_DHW: NDArray[np.float32]  # noqa: N815
+    window_DHW: NDArray[np.float32]
     transform: WindowTransform
 
 

@@ -19,10 +19,10 @@ IntArray = NDArray[np.int64]
 class Picks(NamedTuple):
     """K places on the map, in the order of picking."""
 
-    slices_K: IntArray  # noqa: N815
-    cells_K2: IntArray  # noqa: N815
+    slices_K: IntArray
+    cells_K2: IntArray
     """Upper left cell of each window: row, column."""
-    scores_K: FloatArray  # noqa: N815
+    scores_K: FloatArray
     """Mean of A* over each window when it was picked, in [0, 2]; 0 once nothing was left to pick."""
 
 

@@ -94,7 +94,12 @@ class Settings(BaseSettings):
     @field_validator("home", mode="after")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+        path = value.expanduser().absolute()
+        if "?" in str(path):
+            raise ValueError(
+                "a question mark cannot be in it, for it would end the database's file name"
+            )
+        return path
 
     @property
     def db_url(self) -> str:

@@ -16,7 +16,7 @@ from node.db import Database, now, transition
 from node.errors import Conflict, NotFound
 from node.lifecycle import DeliveryEvent, DeliveryState
 from node.models import Artifact, Delivery, DeliveryInstance, Peer, Run
-from node.runs import back_off
+from node.runs import Failure, back_off
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,10 @@ def destination_of(peer: Peer) -> Destination:
 def claim(
     db: Database, delivery_id: uuid.UUID, worker: str, settings: Settings
 ) -> DeliveryClaim | None:
-    """Take a pending delivery that is due; None when there is nothing to do. What the peer took before is not sent again."""
+    """Take a pending delivery that is due; None when there is nothing to do.
+
+    What the peer took before is not sent again.
+    """
     with db.transaction() as session:
         at = now(session)
         changed = transition(
@@ -172,9 +175,7 @@ def fail(
     db: Database,
     held: DeliveryClaim,
     answers: Sequence[Answer],
-    code: str,
-    message: str,
-    transient: bool,
+    failure: Failure,
     settings: Settings,
 ) -> str | None:
     """A delivery, or a part of it, did not succeed: later again, or FAILED when the peer refuses or time is up."""
@@ -183,15 +184,15 @@ def fail(
         note_answers(session, held.delivery_id, answers, at)
         delivery = session.get_one(Delivery, held.delivery_id)
         next_try = at + back_off(held.attempt, settings)
-        again = transient and next_try < delivery.deadline_at
+        again = failure.transient and next_try < delivery.deadline_at
         changed = transition(
             session,
             Delivery,
             DeliveryEvent.REQUEUE if again else DeliveryEvent.FAIL,
             [Delivery.id == held.delivery_id, Delivery.attempt == held.attempt],
             lease_until=None,
-            error=message,
-            error_code=code,
+            error=failure.message,
+            error_code=failure.code,
             not_before=next_try,
             dispatched_at=None,
         )
@@ -199,7 +200,11 @@ def fail(
             return None
         end = f"again in {(next_try - at).total_seconds():.0f} s" if again else "given up"
         timeline.add(
-            session, held.study_id, at, "not sent", f"{held.destination.name}: {message} ({end})"
+            session,
+            held.study_id,
+            at,
+            "not sent",
+            f"{held.destination.name}: {failure.message} ({end})",
         )
         return DeliveryState.PENDING if again else DeliveryState.FAILED
 

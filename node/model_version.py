@@ -1,7 +1,7 @@
 """Which model version new runs are queued for, without importing torch.
 
-A safetensors file starts with the length of a JSON header; the entry `gmic` of its `__metadata__` is the card, JSON too,
-that `gmic.weights` wrote.
+A safetensors file starts with the length of a JSON header; the entry `gmic` of its `__metadata__` is the card,
+JSON too, that `gmic.weights` wrote.
 """
 
 from __future__ import annotations

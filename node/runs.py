@@ -92,6 +92,19 @@ class Outcome:
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Failure:
+    """Why work ended without success: a stable word, one line without data set values, and whether it may pass.
+
+    `outage`: the node's own surroundings failed (disk, database), so no study is to blame and no attempt is used up.
+    """
+
+    code: str
+    message: str
+    transient: bool
+    outage: bool = False
+
+
 def back_off(attempt: int, settings: Settings) -> timedelta:
     """Exponential, capped, with full jitter in its upper half, so that many failures do not come back as one."""
     ceiling = min(settings.retry_cap_s, settings.retry_base_s * 2 ** max(0, attempt - 1))
@@ -225,9 +238,7 @@ def _queue_deliveries(
         outbox.post(session, outbox.DELIVER, delivery.id, at)
 
 
-def fail(
-    db: Database, held: Claim, code: str, message: str, transient: bool, settings: Settings
-) -> str | None:
+def fail(db: Database, held: Claim, failure: Failure, settings: Settings) -> str | None:
     """A run did not succeed: queued again after a while if the cause may pass and attempts are left, else FAILED.
 
     Returns the state it went to; None if the lease was lost before.
@@ -236,7 +247,9 @@ def fail(
         at = now(session)
         mine = [Run.id == held.run_id, Run.attempt == held.attempt]
         run = session.get_one(Run, held.run_id)
-        again = transient and run.attempt < run.max_attempts
+        # `attempt` fences, so it always grows; an outage raises the limit with it
+        limit = run.max_attempts + failure.outage
+        again = failure.transient and run.attempt < limit
         event = RunEvent.REQUEUE if again else RunEvent.FAIL
         delay = back_off(held.attempt, settings) if again else timedelta(0)
         changed = transition(
@@ -244,9 +257,10 @@ def fail(
             Run,
             event,
             mine,
+            max_attempts=limit,
             lease_until=None,
-            error=message,
-            error_code=code,
+            error=failure.message,
+            error_code=failure.code,
             finished_at=None if again else at,
             not_before=at + delay,
             dispatched_at=None,
@@ -255,7 +269,11 @@ def fail(
             return None
         next_step = f"again in {delay.total_seconds():.0f} s" if again else "failed"
         timeline.add(
-            session, held.study_id, at, "error", f"attempt {held.attempt}: {message} ({next_step})"
+            session,
+            held.study_id,
+            at,
+            "error",
+            f"attempt {held.attempt}: {failure.message} ({next_step})",
         )
         return RunState.QUEUED if again else RunState.FAILED
 

@@ -21,8 +21,9 @@ from node.db import Database
 from node.deliveries import Answer, DeliveryClaim
 from node.errors import DatabaseUnavailable
 from node.models import Delivery
+from node.runs import Failure
 from workers.errors import DeliveryPaused, DeliveryRefused
-from workers.task import Check, Failure, Job, perform, persist
+from workers.task import Check, Job, perform, persist
 
 LANES = 32
 """Peers that one process can send to at the same time."""
@@ -165,15 +166,7 @@ class DeliveryWorker:
         return persist(write, check, self._settings.lease_s)
 
     def _fail(self, held: DeliveryClaim, answers: Sequence[Answer], failure: Failure) -> str | None:
-        return deliveries.fail(
-            self._db,
-            held,
-            answers,
-            failure.code,
-            failure.message,
-            failure.transient,
-            self._settings,
-        )
+        return deliveries.fail(self._db, held, answers, failure, self._settings)
 
 
 def require_all(held: DeliveryClaim, answers: Sequence[Answer]) -> None:

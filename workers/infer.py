@@ -14,11 +14,11 @@ from node.blobs import BlobStore
 from node.config import Settings
 from node.db import Database
 from node.errors import DatabaseUnavailable, DiskFull
-from node.runs import ArtifactFile, Claim, Outcome
+from node.runs import ArtifactFile, Claim, Failure, Outcome
 from workers.errors import ModelMismatch
 from workers.pipeline import Analysis, ResultFile, analyse_study, run_context
 from workers.predictor import Predictor
-from workers.task import Check, Failure, Job, perform, persist
+from workers.task import Check, Job, perform, persist
 from workers.volumes import Source, Stopwatch
 
 # A study's results are a few megabytes; without that much room nothing is claimed, and no attempt is used up.
@@ -120,6 +120,4 @@ class InferenceWorker:
         )
 
     def _fail(self, held: Claim, failure: Failure) -> str | None:
-        return runs.fail(
-            self._db, held, failure.code, failure.message, failure.transient, self._settings
-        )
+        return runs.fail(self._db, held, failure, self._settings)

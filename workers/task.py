@@ -20,7 +20,8 @@ from types import TracebackType
 from dicom_io.errors import DicomIoError
 from gmic.errors import DeviceMemoryError, GmicError
 from node import log
-from node.errors import DatabaseUnavailable, NodeError, Permanent, Transient
+from node.errors import DatabaseUnavailable, DiskFull, NodeError, Permanent, Transient
+from node.runs import Failure
 from workers.errors import LeaseLost
 
 EXIT_STUCK = 75  # EX_TEMPFAIL: start me again
@@ -38,20 +39,12 @@ TRANSIENT: tuple[tuple[type[BaseException], bool], ...] = (
     (DicomIoError, False),
     (GmicError, False),
 )
-TRANSIENT_ERRNO = frozenset({errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE,
-                             errno.EIO, errno.ESTALE, errno.EAGAIN, errno.EINTR})  # fmt: skip
+# The node's own surroundings: no study is to blame, so no attempt is used up, however long it lasts.
+OUTAGES = (DiskFull, DatabaseUnavailable)
+OUTAGE_ERRNO = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 _TRUSTED = (NodeError, DicomIoError, GmicError)  # their messages hold no data set values
 _ROOT = Path(__file__).parents[1]
-
-
-@dataclass(frozen=True)
-class Failure:
-    """What is stored of an error. `message` is one line without data set values."""
-
-    code: str
-    message: str
-    transient: bool
 
 
 def failure_of(error: Exception) -> Failure:
@@ -64,11 +57,13 @@ def failure_of(error: Exception) -> Failure:
     for kind, transient in TRANSIENT:
         if isinstance(error, kind):
             text = str(error) if isinstance(error, _TRUSTED) else "out of memory"
-            return Failure(code, " ".join(text.split()) or code, transient)
+            outage = isinstance(error, OUTAGES)
+            return Failure(code, " ".join(text.split()) or code, transient, outage)
     if isinstance(error, OSError) and error.errno is not None:
         message = f"{code}: {os.strerror(error.errno)} at {_place(error)}"
         # Everything but a full or failing device also gets its attempts: a missing blob may be on a late mount.
-        return Failure(errno.errorcode.get(error.errno, code), message, True)
+        outage = error.errno in OUTAGE_ERRNO
+        return Failure(errno.errorcode.get(error.errno, code), message, True, outage)
     return Failure(code, f"unexpected {code} at {_place(error)}; see the log at level debug", True)
 
 

@@ -19,6 +19,7 @@ from node.lifecycle import DeliveryState, RunState, StudyState
 from node.models import Delivery, Instance, Outbox, Peer, Quarantined, Run, Study
 
 MODEL = "test-model"
+UNAVAILABLE = runs.Failure("PeerUnavailable", "no answer", True)
 
 
 def arrival(
@@ -150,7 +151,7 @@ def test_a_zombie_changes_nothing(db: Database, settings: Settings) -> None:
     assert second.attempt == 2
     assert not runs.heartbeat(db, zombie.run_id, zombie.attempt, settings)
     assert not runs.succeed(db, zombie, outcome(), settings)
-    assert runs.fail(db, zombie, "X", "late", True, settings) is None
+    assert runs.fail(db, zombie, runs.Failure("X", "late", True), settings) is None
     assert runs.succeed(db, second, outcome(), settings)
     assert only_run(db).state == RunState.SUCCEEDED
 
@@ -164,9 +165,23 @@ def test_attempts_are_bounded_and_the_reason_is_kept(db: Database, settings: Set
         held = runs.claim(db, only_run(db).id, "w", settings)
         assert held is not None
         assert held.attempt == attempt
-        runs.fail(db, held, "Boom", "it broke", True, settings)
+        runs.fail(db, held, runs.Failure("Boom", "it broke", True), settings)
     run = only_run(db)
     assert (run.state, run.error, run.error_code) == (RunState.FAILED, "it broke", "Boom")
+
+
+def test_an_outage_of_the_node_uses_up_no_attempt(db: Database, settings: Settings) -> None:
+    receive(db, arrival())
+    close(db, settings)
+    for _ in range(settings.max_attempts + 2):
+        with db.transaction() as session:
+            session.execute(update(Run).values(not_before=now(session)))
+        held = runs.claim(db, only_run(db).id, "w", settings)
+        assert held is not None
+        assert (
+            runs.fail(db, held, runs.Failure("DiskFull", "no room", True, outage=True), settings)
+            == "QUEUED"
+        )
 
 
 def test_success_writes_deliveries_and_messages_in_one_go(db: Database, settings: Settings) -> None:
@@ -214,10 +229,7 @@ def test_partial_delivery_sends_only_the_rest_again(db: Database, settings: Sett
         deliveries.Answer(parcel.parcels[0].artifact_id, True, "0x0000"),
         deliveries.Answer(parcel.parcels[1].artifact_id, False, "0xA700"),
     ]
-    assert (
-        deliveries.fail(db, parcel, answers, "PeerUnavailable", "out of resources", True, settings)
-        == "PENDING"
-    )
+    assert deliveries.fail(db, parcel, answers, UNAVAILABLE, settings) == "PENDING"
     with db.transaction() as session:
         session.execute(update(Delivery).values(not_before=now(session)))
     again = deliveries.claim(db, delivery_id, "d", settings)
@@ -247,9 +259,7 @@ def test_a_dead_letter_after_the_deadline_and_an_operators_retry(
             deliveries.retry(session, delivery_id, settings, now(session))
     parcel = deliveries.claim(db, delivery_id, "d", settings)
     assert parcel is not None
-    assert (
-        deliveries.fail(db, parcel, [], "PeerUnavailable", "no answer", True, settings) == "FAILED"
-    )
+    assert deliveries.fail(db, parcel, [], UNAVAILABLE, settings) == "FAILED"
     with db.transaction() as session:
         deliveries.retry(session, delivery_id, settings, now(session))
     assert deliveries.claim(db, delivery_id, "d", settings) is not None

@@ -88,6 +88,7 @@ def test_workers_take_work_again_after_the_broker_came_back(up: Started, home: P
     wait_until(lambda: pid_of(up, "redis") != before, 60, "Redis to be ready again")
     for queue in ("inference", "delivery"):
         wait_until(lambda queue=queue: _connected(settings, queue), 60, f"{queue} worker")
+    assert pid_of(up, "redis") != before
 
 
 def _connected(settings: object, queue: str) -> bool:

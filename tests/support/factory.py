@@ -99,9 +99,8 @@ class Factory:
     def fail(self, run_id: uuid.UUID, message: str, transient: bool = False) -> str | None:
         """A worker takes the run and fails; returns the state it went to."""
         held = self.claim(run_id)
-        return runs.fail(
-            self.db, held, "ImageRefused", message, transient=transient, settings=self.settings
-        )
+        failure = runs.Failure("ImageRefused", message, transient)
+        return runs.fail(self.db, held, failure, self.settings)
 
     def succeed(
         self,
@@ -175,7 +174,8 @@ class Factory:
             deliveries.Answer(parcel.artifact_id, index == 0, "0xA700" if index else "0x0000")
             for index, parcel in enumerate(held.parcels)
         ]
-        deliveries.fail(self.db, held, answers, "PeerRefused", message, transient, self.settings)
+        failure = runs.Failure("PeerRefused", message, transient)
+        deliveries.fail(self.db, held, answers, failure, self.settings)
 
     def _hold(self, delivery_id: uuid.UUID) -> deliveries.DeliveryClaim:
         held = deliveries.claim(self.db, delivery_id, "delivery-1", self.settings)

@@ -20,8 +20,9 @@ from node.errors import (
     PeerRefused,
     PeerUnavailable,
 )
+from node.runs import Failure
 from workers.errors import LeaseLost, ModelMismatch, NothingReadable
-from workers.task import EXIT_STUCK, Check, Failure, Job, failure_of, perform, persist
+from workers.task import EXIT_STUCK, Check, Job, failure_of, perform, persist
 
 
 @pytest.mark.parametrize(
@@ -42,7 +43,8 @@ from workers.task import EXIT_STUCK, Check, Failure, Job, failure_of, perform, p
     ],
 )
 def test_known_errors_keep_their_words(error: Exception, code: str, transient: bool) -> None:
-    assert failure_of(error) == Failure(code, str(error), transient)
+    outage = code in ("DatabaseUnavailable", "DiskFull")  # no study is to blame
+    assert failure_of(error) == Failure(code, str(error), transient, outage)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +110,7 @@ def test_a_body_that_raises_goes_where_the_table_says() -> None:
         raise DiskFull("3 MB left")
 
     assert perform(ledger.job(body), lease_s=60, limit_s=60) == "QUEUED"
-    assert ledger.failures == [Failure("DiskFull", "3 MB left", True)]
+    assert ledger.failures == [Failure("DiskFull", "3 MB left", True, outage=True)]
 
 
 def test_a_lost_lease_stops_the_body_and_writes_nothing() -> None:
