@@ -14,6 +14,23 @@ from node.models import Delivery, Run, Study
 
 _Columns = TypeVarTuple("_Columns")
 
+_OPEN = (DeliveryState.PENDING, DeliveryState.SENDING)
+_GROUPS = (_OPEN, (DeliveryState.FAILED,), (DeliveryState.SENT,))
+
+# Which groups a run's deliveries are in, for all runs at once: asked run by run, SQLite reads every delivery of a state
+# for each run.
+_deliveries = (
+    select(
+        Delivery.run_id,
+        *(
+            func.max(case((Delivery.state.in_(group), "1"), else_="0")).label(f"group_{index}")
+            for index, group in enumerate(_GROUPS)
+        ),
+    )
+    .group_by(Delivery.run_id)
+    .subquery("by_run")
+)
+
 
 def with_newest_run(query: Select[*_Columns]) -> Select[*_Columns]:
     """Join each study's newest run, if it has one."""
@@ -29,36 +46,25 @@ def with_newest_run(query: Select[*_Columns]) -> Select[*_Columns]:
     return query.outerjoin(Run, Run.id == newest)
 
 
-_OPEN = (DeliveryState.PENDING, DeliveryState.SENDING)
-_GROUPS = (_OPEN, (DeliveryState.FAILED,), (DeliveryState.SENT,))
+def with_shape(query: Select[*_Columns]) -> Select[*_Columns]:
+    """Join all that `shape` needs."""
+    return with_newest_run(query).outerjoin(_deliveries, _deliveries.c.run_id == Run.id)
 
 
 def shape() -> ColumnElement[str]:
-    """All that `lifecycle.status` depends on, as one text, such as `COMPLETE|SUCCEEDED|+--`."""
-    flags = [
-        case(
-            (
-                select(Delivery.id)
-                .where(Delivery.run_id == Run.id, Delivery.state.in_(group))
-                .exists(),
-                "+",
-            ),
-            else_="-",
-        )
-        for group in _GROUPS
-    ]
+    """All that `lifecycle.status` depends on, as one text, such as `COMPLETE|SUCCEEDED|100`."""
     text: ColumnElement[str] = Study.state + "|" + func.coalesce(Run.state, "") + "|"
-    for flag in flags:
-        text = text + flag
+    for index in range(len(_GROUPS)):
+        text = text + func.coalesce(_deliveries.c[f"group_{index}"], "0")
     return text
 
 
 def word_of_shapes() -> dict[str, str]:
-    """The status word of every shape, asked of `lifecycle.status`, so that SQL and Python cannot disagree."""
+    """The status word of every shape, asked of `lifecycle.status`."""
     words = {}
     for study, run in product(StudyState, (None, *RunState)):
         for flags in product((False, True), repeat=len(_GROUPS)):
             present = [group[0] for group, flag in zip(_GROUPS, flags, strict=True) if flag]
-            text = "".join("+" if flag else "-" for flag in flags)
+            text = "".join("1" if flag else "0" for flag in flags)
             words[f"{study}|{run or ''}|{text}"] = lifecycle.status(study, run, present)
     return words

@@ -100,7 +100,7 @@ def delivery_waits(delivery: Delivery, settings: Settings, at: datetime) -> str:
     last = f"; last error: {delivery.error}" if delivery.error else ""
     if delivery.not_before > at:
         next_try = f"attempt {delivery.attempt + 1} in {between(at, delivery.not_before)}"
-        return f"{next_try}, given up {between(at, delivery.deadline_at)} from now{last}"
+        return f"{next_try}, tried for {between(at, delivery.deadline_at)} more{last}"
     if _overdue(delivery.not_before, settings, at):
         return (
             f"due for {between(delivery.not_before, at)} and no worker took it;"

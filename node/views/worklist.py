@@ -12,7 +12,7 @@ from node.config import Settings
 from node.errors import ConfigError
 from node.models import Instance, Study
 from node.views.rows import StudyRow, study_rows
-from node.views.status import shape, with_newest_run, word_of_shapes
+from node.views.status import shape, with_shape, word_of_shapes
 
 #: Every word `lifecycle.status` can say, in the order of a study's journey; what needs a person first.
 STATUSES = (
@@ -64,7 +64,7 @@ def work_list(session: Session, wanted: Filter, settings: Settings, at: datetime
     """The studies that the filter matches, newest first."""
     matching = select(Study.id).where(*_conditions(wanted))
     if wanted.status:
-        matching = with_newest_run(matching)
+        matching = with_shape(matching)
     total = session.execute(select(func.count()).select_from(matching.subquery())).scalar_one()
     page = matching.order_by(Study.received_at.desc(), Study.id)
     ids = session.execute(page.limit(wanted.limit).offset(wanted.offset)).scalars()
@@ -76,7 +76,7 @@ def count_by_status(session: Session) -> dict[str, int]:
     """How many studies have each status word; every word is there."""
     words = word_of_shapes()
     counts = dict.fromkeys(STATUSES, 0)
-    query = with_newest_run(select(shape().label("shape"), func.count()).select_from(Study))
+    query = with_shape(select(shape().label("shape"), func.count()).select_from(Study))
     for found, count in session.execute(query.group_by("shape")):
         counts[words[found]] += count
     return counts
