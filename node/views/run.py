@@ -162,7 +162,10 @@ def _image(image: ImageResult, instance: Instance, files: Sequence[ArtifactView]
         benign=image.score_benign,
         malignant=image.score_malignant,
         segments=image.segments,
-        regions=tuple(_region(region) for region in image.regions),
+        # what a reader looks for first comes first
+        regions=tuple(
+            sorted(map(_region, image.regions), key=lambda r: (r.label != "malignant", -r.score))
+        ),
         excluded_reason=image.excluded_reason,
         pictures=tuple(file for file in mine if file.kind == "OVERLAY"),
         segmentation=next((file for file in mine if file.kind == "SEG"), None),

@@ -85,7 +85,10 @@ def program() -> str:
 
 @contextmanager
 def orthanc(
-    network: Loopback, folder: Path, modalities: Mapping[str, tuple[str, int]] | None = None
+    network: Loopback,
+    folder: Path,
+    modalities: Mapping[str, tuple[str, int]] | None = None,
+    extra: Mapping[str, object] | None = None,
 ) -> Iterator[Orthanc]:
     """Orthanc inside a network, for the duration of the block.
 
@@ -93,12 +96,14 @@ def orthanc(
         network: where it listens.
         folder: for its database, its files and its log; made.
         modalities: what it may send to: name -> (AE title, port).
+        extra: more of its configuration.
     """
     path = program()
     server = Orthanc(network, free_port(), free_port())
     folder.mkdir(parents=True)
     configuration = folder / "orthanc.json"
-    configuration.write_text(json.dumps(_configuration(server, folder, modalities or {})))
+    configured = {**_configuration(server, folder, modalities or {}), **(extra or {})}
+    configuration.write_text(json.dumps(configured))
     log = folder / "orthanc.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
