@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from node import schema
 from node.config import Settings
@@ -16,6 +18,12 @@ from tests.support.databases import Postgres, postgres
 from tests.support.services import redis_server
 
 _folders = itertools.count()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quiet_logs() -> None:
+    """What runs inside the test process logs errors alone; processes of the node log to their own files."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
 
 
 @pytest.fixture(scope="session")

@@ -162,6 +162,7 @@ def test_kills_lose_nothing_and_deliver_nothing_twice(
         check_store(db, settings, sender)
         check_peer(db, peer, sender.studies)
         assert node.stop() == 0
+    check_logs(settings)
     db.dispose()
     assert kills == 13
 
@@ -212,3 +213,15 @@ def check_peer(db: Database, peer: Pacs, study_uids: list[str]) -> None:
     assert {row.sop_uid for row in artifacts} == set(digests)
     reports = [row.study_id for row in artifacts if row.kind == "SR"]
     assert len(reports) == len(set(reports)) == len(study_uids), "one report a study"
+
+
+def check_logs(settings: Settings) -> None:
+    """No process wrote a patient attribute, in all its starts, ends and troubles."""
+    logs = sorted((settings.home / "log").glob("*.log*"))
+    said = "".join(path.read_text(errors="replace") for path in logs)
+    assert '"study_uid"' in said or '"study_id"' in said, "the logs are there and bound to studies"
+    assert '"run_id"' in said
+    for attribute in ("Phantom^", "PHANTOM-"):  # patient's name; patient ID and accession number
+        assert attribute not in said, [
+            path.name for path in logs if attribute in path.read_text(errors="replace")
+        ]
