@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import statistics
 import subprocess
@@ -9,6 +10,8 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +21,18 @@ from tests.bench.receivers import RECEIVERS, PeakMemory, Receiver
 from tests.support.loopback import Loopback, loopback
 from tests.support.objects import write_large, write_object
 
-LARGE_BYTES = 306_000_000
 SENDERS = 4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is sent: `rounds` single objects of `large_bytes`, and `small` small ones."""
+
+    rounds: int
+    small: int
+    large_bytes: int
+
+
 Say = Callable[[str], None]
 
 
@@ -29,7 +42,7 @@ def measure(folder: Path, quick: bool, say: Say) -> dict[str, Any]:
     Returns:
         Rows by receiver, and what was left out with the reason.
     """
-    rounds, small = (1, 100) if quick else (3, 500)
+    plan = Plan(1, 100, 102_000_000) if quick else Plan(3, 500, 306_000_000)
     rows: dict[str, dict[str, float]] = {}
     left_out: dict[str, str] = {}
     with ExitStack() as stack:
@@ -44,27 +57,48 @@ def measure(folder: Path, quick: bool, say: Say) -> dict[str, Any]:
             try:
                 with opener(network, here) as receiver:
                     say(f"receive: {name}")
-                    rows[name] = _figures(network, receiver, here / "files", rounds, small)
+                    rows[name] = _figures(network, receiver, here / "files", plan)
             except pytest.skip.Exception as reason:
                 left_out[name] = str(reason)
             shutil.rmtree(here)
-    return {"rows": rows, "left_out": left_out, "large_bytes": LARGE_BYTES, "small_objects": small}
+    return {
+        "rows": rows,
+        "left_out": left_out,
+        "large_bytes": plan.large_bytes,
+        "small_objects": plan.small,
+        "disk_mb_s": statistics.median(
+            _disk(folder / "disk", plan.large_bytes) for _ in range(plan.rounds)
+        ),
+    }
 
 
-def _figures(
-    network: Loopback, receiver: Receiver, folder: Path, rounds: int, small: int
-) -> dict[str, float]:
+def _disk(path: Path, size: int) -> float:
+    """MB/s of writing as many bytes to this disk and flushing them: what a durable receiver cannot pass."""
+    chunk = os.urandom(1 << 20)
+    started = time.monotonic()
+    with path.open("wb", buffering=0) as file:
+        for _ in range(size // len(chunk)):
+            file.write(chunk)
+        os.fsync(file.fileno())
+    seconds = time.monotonic() - started
+    path.unlink()
+    return size / 1e6 / seconds
+
+
+def _figures(network: Loopback, receiver: Receiver, folder: Path, plan: Plan) -> dict[str, float]:
     _send(network, receiver, [_files(folder / "warm", 1, write_object)])
+    large = partial(write_large, pixel_bytes=plan.large_bytes)
+    megabytes = plan.large_bytes / 1e6
     ones, one_peaks = [], []
-    for number in range(rounds):
-        files = _files(folder / f"one-{number}", 1, _large)
+    for number in range(plan.rounds):
+        files = _files(folder / f"one-{number}", 1, large)
         with PeakMemory(receiver) as memory:
-            ones.append(LARGE_BYTES / 1e6 / _send(network, receiver, [files]))
+            ones.append(megabytes / _send(network, receiver, [files]))
         one_peaks.append(memory.above_idle / 1e6)
-    four = [_files(folder / f"four-{n}", 1, _large) for n in range(SENDERS)]
+    four = [_files(folder / f"four-{n}", 1, large) for n in range(SENDERS)]
     with PeakMemory(receiver) as memory:
-        together = SENDERS * LARGE_BYTES / 1e6 / _send(network, receiver, four)
-    many = _files(folder / "many", small, write_object)
+        together = SENDERS * megabytes / _send(network, receiver, four)
+    many = _files(folder / "many", plan.small, write_object)
     return {
         "one_mb_s": statistics.median(ones),
         "one_mb_s_lowest": min(ones),
@@ -72,7 +106,7 @@ def _figures(
         "one_peak_mb": max(one_peaks),
         "four_mb_s": together,
         "four_peak_mb": memory.above_idle / 1e6,
-        "small_per_s": small / _send(network, receiver, [many]),
+        "small_per_s": plan.small / _send(network, receiver, [many]),
     }
 
 
@@ -82,10 +116,6 @@ def _files(folder: Path, count: int, write: Callable[[Path], object]) -> list[Pa
     for path in paths:
         write(path)
     return paths
-
-
-def _large(path: Path) -> None:
-    write_large(path, LARGE_BYTES)
 
 
 def _send(network: Loopback, receiver: Receiver, groups: Sequence[Sequence[Path]]) -> float:

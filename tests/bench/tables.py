@@ -45,6 +45,9 @@ def _receive(found: dict[str, Any]) -> Iterator[str]:
             for name, row in found["rows"].items()
         ],
     )
+    if "disk_mb_s" in found:
+        yield ""
+        yield f"the disk alone, write and fsync: {found['disk_mb_s']:.0f} MB/s"
     for name, reason in found["left_out"].items():
         yield ""
         yield f"left out: {name}: {reason}"
