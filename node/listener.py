@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import signal
 import socket
 import threading
 import time
@@ -21,7 +20,7 @@ from pynetdicom.transport import ThreadedAssociationServer
 from structlog.contextvars import bound_contextvars, get_contextvars
 
 from dicom_io.errors import DicomIoError
-from node import admission, log
+from node import admission, log, processes
 from node.activity import OpenAssociation, OpenAssociations
 from node.blobs import BlobStore
 from node.config import Settings
@@ -50,8 +49,7 @@ def run(settings: Settings, stop: threading.Event | None = None) -> None:
     """
     if stop is None:
         stop = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stop.set())
+        processes.stop_on_signals(stop)
     listener = start(settings)
     try:
         stop.wait()

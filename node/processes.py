@@ -6,13 +6,15 @@ end. The kernel kills the child when its parent is gone (prctl PR_SET_PDEATHSIG)
 
 from __future__ import annotations
 
+import _thread
 import ctypes
 import os
 import select
 import signal
 import socket
 import subprocess
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,25 @@ from node.errors import ConfigError
 _PR_SET_PDEATHSIG = 1
 _LOG_LIMIT = 10 * 2**20
 _LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def signal_handler(call: Callable[[], None]) -> Callable[[int, object], None]:
+    """A handler that makes the call in a thread of its own.
+
+    A handler interrupts the main thread anywhere, even inside the `wait` of the event that it would set: there it would
+    wait for ever for the event's lock, which the interrupted call holds.
+    """
+
+    def handle(_number: int, _frame: object) -> None:
+        _thread.start_new_thread(call, ())
+
+    return handle
+
+
+def stop_on_signals(stop: threading.Event) -> None:
+    """Have SIGTERM and SIGINT set the event; call it from the main thread."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal_handler(stop.set))
 
 
 def die_with(parent: int) -> None:

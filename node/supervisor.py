@@ -77,7 +77,8 @@ class Supervisor:
             schema.upgrade(self.settings.db_url)
             # What the caller had ignored stays ignored (nohup).
             wanted = [n for n in _SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
-            handlers = {n: signal.signal(n, self._on_signal) for n in wanted}
+            told = processes.signal_handler(self._told_to_stop)
+            handlers = {n: signal.signal(n, told) for n in wanted}
             try:
                 self._start()
                 self._watch()
@@ -86,7 +87,7 @@ class Supervisor:
                 for number, handler in handlers.items():
                     signal.signal(number, handler)
 
-    def _on_signal(self, _number: int, _frame: object) -> None:
+    def _told_to_stop(self) -> None:
         if self._stop.is_set():
             self._hurry.set()
         self._stop.set()

@@ -22,6 +22,7 @@ from node import log, outbox
 from node.config import Settings
 from node.errors import ConfigError
 from workers.deliver import LANES, DeliveryWorker
+from workers.watchdog import InHand, watch
 
 SHUTDOWN_S = 25.0
 """How long a worker told to stop may go on with what it has in hand."""
@@ -82,8 +83,18 @@ def run_worker(settings: Settings, queue: str, ready: Callable[[], None] = lambd
     name = f"{queue}-{os.getpid()}@{socket.gethostname()}"
     # Redis shows it to whoever asks which workers are connected (`tomonode doctor`).
     app.conf.broker_transport_options["client_name"] = name
-    pool, stop = _add_tasks(app, settings, queue, name)
-    _connect_signals(settings, queue, ready, stop)
+    in_hand = InHand()
+    pool, stop = _add_tasks(app, settings, queue, name, in_hand)
+    dog = threading.Thread(
+        target=watch, args=(settings, queue, in_hand), name="watchdog", daemon=True
+    )
+
+    def taking() -> None:
+        if dog.ident is None:  # also told after each connection that was lost
+            dog.start()
+            ready()
+
+    _connect_signals(settings, queue, taking, stop)
     # Of root with pickled messages; ours are JSON.
     warnings.simplefilter("ignore", SecurityWarning)
     worker = app.Worker(
@@ -102,29 +113,29 @@ def run_worker(settings: Settings, queue: str, ready: Callable[[], None] = lambd
 
 
 def _add_tasks(
-    app: Celery, settings: Settings, queue: str, name: str
+    app: Celery, settings: Settings, queue: str, name: str, in_hand: InHand
 ) -> tuple[dict[str, Any], Callable[[], None]]:
     """Register what the queue needs; returns the pool's options, and what to call when told to stop."""
     if queue == outbox.DELIVER[1]:
         sender = DeliveryWorker(settings, name)
-        _add_task(app, outbox.DELIVER[0], sender.handle)
+        _add_task(app, outbox.DELIVER[0], sender.handle, in_hand)
         # Sending waits for other machines most of the time: threads, and enough for many slow peers.
         return {"pool": "threads", "concurrency": LANES}, sender.stop
     if queue == outbox.INFER[1]:
         from workers.infer import InferenceWorker  # torch, which only this queue needs
 
-        _add_task(app, outbox.INFER[0], InferenceWorker(settings, name).handle)
+        _add_task(app, outbox.INFER[0], InferenceWorker(settings, name).handle, in_hand)
     # In the main thread: one model in memory a process, and torch's threads do not survive a fork.
     return {"pool": "solo", "concurrency": 1}, lambda: None
 
 
-def _add_task(app: Celery, task: str, handle: Handle) -> None:
+def _add_task(app: Celery, task: str, handle: Handle, in_hand: InHand) -> None:
     # A thread of the pool does not know what the main thread bound to its log lines.
     bound = get_contextvars()
 
     def run(subject_id: str) -> None:
         """Hand the UUID of a message to the worker."""
-        with bound_contextvars(**bound):
+        with bound_contextvars(**bound), in_hand.message():
             try:
                 subject = uuid.UUID(subject_id)
             except ValueError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 from importlib.metadata import version
 from pathlib import Path
@@ -11,12 +10,11 @@ from typing import Annotated
 import typer
 
 from node import doctor as node_doctor
-from node import log, relay, schema
+from node import log, processes, relay, schema
 from node.cli import delivery, output, peer, study
 from node.cli.context import database, open_database
 from node.config import load_settings
 from node.model_version import model_version
-from node.processes import say_ready
 from node.supervisor import Supervisor
 
 app = typer.Typer(
@@ -67,7 +65,7 @@ def up(ready_fd: ReadyFd = None) -> None:
     if settings.weights is None:
         output.say(f"no weights configured (TOMONODE_WEIGHTS). {output.UNTRAINED}")
     output.say(output.RESEARCH_ONLY)
-    Supervisor(settings, output.say, lambda: say_ready(ready_fd)).run()
+    Supervisor(settings, output.say, lambda: processes.say_ready(ready_fd)).run()
 
 
 @app.command()
@@ -91,9 +89,8 @@ def relay_(ready_fd: ReadyFd = None) -> None:
     log.setup(settings.log_level, process="relay")
     wanted = model_version(settings)
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    say_ready(ready_fd)
+    processes.stop_on_signals(stop)
+    processes.say_ready(ready_fd)
     relay.run(settings, wanted, stop)
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import socket
 import threading
 from collections.abc import Iterator
 
 import uvicorn
 
-from node import log
+from node import log, processes
 from node.config import Settings
 from node.errors import ConfigError
 from node.web.app import create_app
@@ -28,8 +27,7 @@ def run(settings: Settings, stop: threading.Event | None = None) -> None:
     """
     if stop is None:
         stop = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stop.set())
+        processes.stop_on_signals(stop)
     with _listen(settings) as listening:
         host, port = listening.getsockname()[:2]
         log.get().info("web started", host=host, port=port, url=f"http://{_in_url(host)}:{port}/")

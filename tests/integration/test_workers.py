@@ -22,6 +22,7 @@ from tests.support.pacs import Script, pacs
 from tests.support.services import wait_until
 from tests.support.worker_node import WorkerNode, worker_node
 from tests.unit.workers.breasts import breast
+from workers.task import EXIT_STUCK
 
 _seeds = itertools.count(1)
 _SLICES = (3, 640, 400)
@@ -263,6 +264,29 @@ def test_workers_outlive_the_broker(tmp_path: Path) -> None:
         uid = _send(node, tmp_path, "R")
         node.start_redis()
         assert node.wait_run(uid, "SUCCEEDED").attempt == 1
+
+
+def test_a_broker_killed_while_a_message_waits_in_the_worker(tmp_path: Path) -> None:
+    """The message cannot be acknowledged: Celery then takes no other one, and the worker ends to be started again."""
+    settings = make_settings(tmp_path / "home", redispatch_s=2.0)
+    with worker_node(settings) as node:
+        waiting = [_send(node, tmp_path, "L", "R") for _ in range(3)]
+        worker = node.start("inference")
+        worker.wait_ready()
+        node.wait_run(waiting[0], "RUNNING")
+        node.stop_redis()
+        node.wait_run(waiting[0], "SUCCEEDED")
+        node.start_redis()
+
+        def succeeded() -> bool:
+            return all(node.run(uid).state == "SUCCEEDED" for uid in waiting)
+
+        wait_until(lambda: succeeded() or worker.exit_code() is not None, 60, "an end")
+        if not succeeded():
+            assert worker.exit_code() == EXIT_STUCK, worker.log.read_text()
+            node.start("inference").wait_ready()
+        for uid in waiting:
+            assert node.wait_run(uid, "SUCCEEDED").attempt == 1
 
 
 def test_nothing_of_a_patient_is_logged(shared_node: WorkerNode, tmp_path: Path) -> None:

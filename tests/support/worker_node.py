@@ -65,6 +65,10 @@ class WorkerProcess:
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(timeout=60)
 
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        return self._process.poll()
+
     def close(self) -> None:
         """End it whatever it does."""
         self.kill()
