@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+ABSENT = "reference data "
+"""How the reason of every skip for want of reference data begins."""
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -24,6 +26,6 @@ def shared_path(*parts: str) -> Path:
     path = shared_root().joinpath(*parts)
     if not path.exists():
         pytest.skip(
-            f"reference data {'/'.join(parts)} is not here; set TOMONODE_SHARED to the folder that holds it"
+            f"{ABSENT}{'/'.join(parts)} is not here; set TOMONODE_SHARED to the folder that holds it"
         )
     return path
