@@ -15,8 +15,8 @@ from node import schema
 from node.config import Settings
 from node.db import Database
 from tests.support.databases import Postgres, postgres
-from tests.support.shared import ABSENT
 from tests.support.services import redis_server
+from tests.support.shared import ABSENT
 
 _folders = itertools.count()
 
