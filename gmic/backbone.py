@@ -20,9 +20,6 @@ from gmic.geometry import ReceptiveField, SpatialLayer
 BAND_ROWS = 64
 """Rows of the pooled map made at once; a full window has 528."""
 
-PATCH_FEATURES = 512
-"""S of equation 4: features of a patch."""
-
 
 class PreActivationBlock(nn.Module):
     """Two 3x3 convolutions, each after group normalisation and ReLU, added to a shortcut.
@@ -79,18 +76,19 @@ class GlobalNetwork(nn.Module):
         Every slice is normalised alone, so slices may come one at a time or all at once.
         """
         x: Tensor
-        if torch.is_grad_enabled():
-            x = self.pool(self.stem(slices_N1HW))
-        else:
+        if slices_N1HW.device.type == "cpu":
             x = torch.cat(list(self._entry_bands(slices_N1HW)), dim=2)
+        else:
+            x = self.pool(self.stem(slices_N1HW))
         return F.relu_(self.norm(self.stages(x)))
 
     def _entry_bands(self, slices_N1HW: Tensor) -> Iterator[Tensor]:
         """Stem and pooling in bands of rows: the same values, several times faster on a CPU.
 
         The stem's full output is the largest array of the model and is needed for nothing but its
-        pooling; a band of it stays in the cache. Pooling is spelled out as maxima of shifted views,
-        which vectorise where the library's pooling of this layout does not.
+        pooling; a band of it stays in the cache. The library's pooling is slow in this layout: without
+        a graph maxima of shifted views are the fastest, with one its pooling of channels_last, which
+        costs a copy and has a quick backward pass.
         """
         stem, pool = _spatial(self.stem), _spatial(self.pool)
         padded = F.pad(slices_N1HW, (stem.padding,) * 4)
@@ -102,7 +100,11 @@ class GlobalNetwork(nn.Module):
             bottom = last * pool.stride + pool.kernel - 1
             band = padded[:, :, top * stem.stride : bottom * stem.stride + stem.kernel]
             filtered = F.conv2d(band, self.stem.weight, None, stem.stride)
-            yield _max_pool(_max_pool(filtered, pool, dim=2), pool, dim=3)
+            if torch.is_grad_enabled():
+                turned = filtered.contiguous(memory_format=torch.channels_last)
+                yield self.pool(turned).contiguous()
+            else:
+                yield _max_pool(_max_pool(filtered, pool, dim=2), pool, dim=3)
 
     def spatial_layers(self) -> Iterator[SpatialLayer]:
         """The layers a pixel passes on the longest way to a cell, in order.
@@ -116,9 +118,13 @@ class GlobalNetwork(nn.Module):
                 yield _spatial(module.conv1)
                 yield _spatial(module.conv2)
 
-    def receptive_field(self) -> ReceptiveField:
-        """Where the cells of the map lie on the window."""
-        return ReceptiveField.of(self.spatial_layers())
+    def receptive_field(self, binning: int = 1) -> ReceptiveField:
+        """Where the cells of the map lie on the window, whose pixels were binned before.
+
+        Averaging b x b pixels is one more layer: a stride s becomes b s, a centre c becomes
+        b c + (b - 1) / 2.
+        """
+        return ReceptiveField.of([SpatialLayer(binning, binning, 0), *self.spatial_layers()])
 
 
 def _max_pool(x_NCHW: Tensor, pool: SpatialLayer, dim: int) -> Tensor:
@@ -168,20 +174,24 @@ class LocalNetwork(nn.Module):
     """f_l: ResNet-18 on a patch repeated to three channels, averaged over its cells (paper, V-A.2).
 
     The layers carry the names that ResNet-18 checkpoints commonly use.
+
+    Args:
+        channels: Widths of the four layers; the last is the number of features.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, channels: tuple[int, int, int, int] = (64, 128, 256, 512)) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
+        first, second, third, fourth = channels
+        self.conv1 = nn.Conv2d(3, first, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(first)
         self.pool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.layer1 = nn.Sequential(BasicBlock(64, 64, 1), BasicBlock(64, 64, 1))
-        self.layer2 = nn.Sequential(BasicBlock(64, 128, 2), BasicBlock(128, 128, 1))
-        self.layer3 = nn.Sequential(BasicBlock(128, 256, 2), BasicBlock(256, 256, 1))
-        self.layer4 = nn.Sequential(BasicBlock(256, 512, 2), BasicBlock(512, PATCH_FEATURES, 1))
+        self.layer1 = nn.Sequential(BasicBlock(first, first, 1), BasicBlock(first, first, 1))
+        self.layer2 = nn.Sequential(BasicBlock(first, second, 2), BasicBlock(second, second, 1))
+        self.layer3 = nn.Sequential(BasicBlock(second, third, 2), BasicBlock(third, third, 1))
+        self.layer4 = nn.Sequential(BasicBlock(third, fourth, 2), BasicBlock(fourth, fourth, 1))
 
     def forward(self, patches_KHW: Tensor) -> Tensor:
-        """Patches (K, H, W) to features (K, 512)."""
+        """Patches (K, H, W) to features (K, S)."""
         x = patches_KHW[:, None].expand(-1, 3, -1, -1)
         x = self.pool(F.relu_(self.bn1(self.conv1(x))))
         features: Tensor = self.layer4(self.layer3(self.layer2(self.layer1(x))))

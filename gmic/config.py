@@ -21,7 +21,7 @@ class GMIC3DConfig:
     Attributes:
         window_shape: Rows and columns of the window that preprocessing makes (pixels). The network
             itself takes any size of at least a patch.
-        patch_size: Side of a square patch for the local network (pixels), at least 16.
+        patch_size: Side of a square patch for the local network (binned pixels), at least 16.
         num_patches: K, the patches read by the local network.
         top_t_fraction: Cells pooled into `y_global`, as a fraction of ONE slice's cells, so 1.51
             means 151 % (paper, V-B.3). Clamped to the cells there are.
@@ -32,6 +32,9 @@ class GMIC3DConfig:
         blocks_per_stage: Residual blocks in each of these stages.
         norm_groups: Groups of every group normalisation (paper, V-B.1).
         attention_channels: L of equation 4.
+        local_channels: Widths of the local network's four layers; the last is S of equation 4.
+        binning: Side of the square of window pixels averaged into one pixel that the networks see.
+            Only `patch_size` counts binned pixels; whatever the model gives out counts the window's.
     """
 
     window_shape: tuple[int, int] = (2116, 1339)
@@ -45,6 +48,8 @@ class GMIC3DConfig:
     blocks_per_stage: int = 2
     norm_groups: int = 8
     attention_channels: int = 128
+    local_channels: tuple[int, int, int, int] = (64, 128, 256, 512)
+    binning: int = 1
 
     def __post_init__(self) -> None:
         """Check every value.
@@ -53,16 +58,17 @@ class GMIC3DConfig:
             ConfigError: A value no model can have; names the field and the value seen.
         """
         positive = ("num_patches", "stem_channels", "blocks_per_stage", "norm_groups")
-        for name in (*positive, "attention_channels"):
+        for name in (*positive, "attention_channels", "binning"):
             self._require(_is_int(getattr(self, name), 1), name, "a whole number above 0")
         self._require(_is_int(self.patch_size, 16), "patch_size", "a whole number from 16")
         self._require(_is_int(self.slice_margin, 0), "slice_margin", "a whole number from 0")
         self._require(_is_ints(self.window_shape, 2), "window_shape", "two whole numbers above 0")
         self._require(
-            min(self.window_shape) >= self.patch_size,
+            min(self.window_shape) >= self.patch_extent,
             "window_shape",
-            f"at least patch_size ({self.patch_size}) on both sides",
+            f"at least patch_size * binning ({self.patch_extent}) on both sides",
         )
+        self._require(_is_ints(self.local_channels, 4), "local_channels", "four whole numbers")
         self._require(
             math.isfinite(self.top_t_fraction) and self.top_t_fraction > 0,
             "top_t_fraction",
@@ -79,6 +85,11 @@ class GMIC3DConfig:
             "norm_groups",
             "a divisor of every number of channels",
         )
+
+    @property
+    def patch_extent(self) -> int:
+        """Side of a patch in window pixels."""
+        return self.patch_size * self.binning
 
     def _require(self, holds: bool, name: str, wanted: str) -> None:
         if not holds:

@@ -12,10 +12,17 @@ import torch
 from torch import Tensor
 
 from gmic.config import GMIC3DConfig
+from gmic.engine.reduced import in_bfloat16, require_bfloat16
+from gmic.engine.staging import StagedSlices
 from gmic.errors import ConfigError, DeviceMemoryError
 from gmic.model import GMIC3D, GMIC3DOutput
 from gmic.volume import SliceSource
 from gmic.weights import WeightsInfo, load
+
+ENGINES = ("exact", "bfloat16")
+"""Float32 throughout, or the global network in bfloat16, which moves results a little."""
+
+_GPU_AHEAD = 2
 
 
 class Predictor:
@@ -26,9 +33,14 @@ class Predictor:
         info: The card of its weights.
         device: "cpu", "cuda", "cuda:1", ...; by default the first GPU where there is one.
         threads: CPU threads for this process, as torch counts them; by default torch's choice.
+        engine: One of `ENGINES`. How far "bfloat16" is from "exact" is in docs/benchmarks.md.
+        ahead: Slices that a thread makes ready while the model computes: worth it where making one
+            takes time that is not the model's, such as decoding beside a GPU. 0 makes each when
+            its turn comes. By default 2 on a GPU and 0 on a CPU.
 
     Raises:
-        ConfigError: A device that is not there, or fewer than one thread.
+        ConfigError: A device that is not there, fewer than one thread, an unknown engine or one
+            that would be slow on the device, or a negative `ahead`.
     """
 
     def __init__(
@@ -38,19 +50,35 @@ class Predictor:
         *,
         device: str | None = None,
         threads: int | None = None,
+        engine: str = "exact",
+        ahead: int | None = None,
     ) -> None:
         self.device = choose_device(device)
+        if engine not in ENGINES:
+            raise ConfigError(f"engine is {engine!r}; it must be one of {', '.join(ENGINES)}")
+        if ahead is not None and ahead < 0:
+            raise ConfigError(f"ahead is {ahead}; it must be at least 0")
+        if engine == "bfloat16":
+            require_bfloat16(self.device)
+        self.engine = engine
+        self._ahead = ahead if ahead is not None else _GPU_AHEAD * (self.device.type == "cuda")
         if threads is not None:
             if threads < 1:
                 raise ConfigError(f"threads is {threads}; it must be at least 1")
             torch.set_num_threads(threads)
         self.info = info
         with _memory_errors(self.device):
-            self.model = model.eval().to(self.device)
+            model = model.eval().to(self.device)
+            self.model = in_bfloat16(model) if engine == "bfloat16" else model
 
     @classmethod
     def from_file(
-        cls, path: str | Path, *, device: str | None = None, threads: int | None = None
+        cls,
+        path: str | Path,
+        *,
+        device: str | None = None,
+        threads: int | None = None,
+        engine: str = "exact",
     ) -> Predictor:
         """A predictor from a file that `gmic.weights.save` wrote.
 
@@ -59,7 +87,7 @@ class Predictor:
             ConfigError: See the class.
         """
         model, info = load(path)
-        return cls(model, info, device=device, threads=threads)
+        return cls(model, info, device=device, threads=threads, engine=engine)
 
     @property
     def config(self) -> GMIC3DConfig:
@@ -77,14 +105,23 @@ class Predictor:
         exact = torch.backends.cudnn.flags(
             enabled=True, benchmark=False, deterministic=True, allow_tf32=False
         )
-        with _memory_errors(self.device), exact:
-            output: GMIC3DOutput = self.model(window_DHW)
+        with _memory_errors(self.device), exact, self._staged(window_DHW) as slices:
+            output: GMIC3DOutput = self.model(slices)
             on_cpu: dict[str, Any] = {
                 field.name: value.cpu()
                 for field in dataclasses.fields(output)
                 if isinstance(value := getattr(output, field.name), Tensor)
             }
             return dataclasses.replace(output, **on_cpu)
+
+    def _staged(self, window_DHW: SliceSource) -> contextlib.AbstractContextManager[SliceSource]:
+        """The window, its slices made ready ahead where that is wanted."""
+        if self._ahead == 0:
+            return contextlib.nullcontext(window_DHW)
+        config, like = self.config, next(self.model.parameters())
+        return StagedSlices(
+            window_DHW, config.patch_extent, like, binning=config.binning, ahead=self._ahead
+        )
 
 
 def choose_device(name: str | None) -> torch.device:

@@ -6,14 +6,17 @@ Research use only, not for clinical use.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gmic import roi
 from gmic.attention import GatedAttention
-from gmic.backbone import PATCH_FEATURES, GlobalNetwork, LocalNetwork
+from gmic.backbone import GlobalNetwork, LocalNetwork
 from gmic.config import GMIC3DConfig
 from gmic.geometry import PatchBox, ReceptiveField
 from gmic.saliency import SaliencyHead, top_t_pool
@@ -35,7 +38,7 @@ class GMIC3DOutput:
     patch_slices: Tensor
     """(K,) int64: slice of each patch, in the order of picking."""
     patch_corners: Tensor
-    """(K, 2) int64: row and column of each patch's upper left pixel."""
+    """(K, 2) int64: row and column of each patch's upper left window pixel."""
     patch_attention: Tensor
     """(K,): share of each patch in `y_local`; sums to 1."""
     patch_scores: Tensor
@@ -45,13 +48,28 @@ class GMIC3DOutput:
     """Rows and columns of the input (pixels)."""
 
 
+class ChosenPatches(NamedTuple):
+    """Where Algorithm 1 looks, in the order of picking."""
+
+    slices_K: roi.IntArray
+    corners_K2: roi.IntArray
+    """Row and column of each patch's upper left binned pixel."""
+    scores_K: roi.FloatArray
+    """See `GMIC3DOutput.patch_scores`."""
+
+
 class GMIC3D(nn.Module):
     """The 3D globally-aware multiple instance classifier.
 
     In training mode with gradients enabled it is one plain differentiable graph over the whole
     volume (picking patches carries no gradient). Otherwise, in evaluation mode or under
     `torch.no_grad`, slices pass one at a time and nothing is kept but the saliency, so the memory
-    needed does not grow with the number of slices; evaluation mode never builds a graph.
+    needed does not grow with the number of slices; evaluation mode never builds a graph. Training
+    proper goes through `gmic.train.step`, from the same parts: `slices_of`, `saliency_of`,
+    `choose_patches` and `cut_patches`.
+
+    With `config.binning` above 1 every slice is averaged first, and all the networks see is binned
+    pixels; whatever comes out counts the pixels of the window given.
 
     Args:
         config: Shape of the model.
@@ -74,8 +92,10 @@ class GMIC3D(nn.Module):
         self.config = config = config or GMIC3DConfig()
         self.global_network = global_network or GlobalNetwork(config)
         self.saliency_head = saliency_head or SaliencyHead(config.stage_channels[-1])
-        self.local_network = local_network or LocalNetwork()
-        self.attention = attention or GatedAttention(PATCH_FEATURES, config.attention_channels)
+        self.local_network = local_network or LocalNetwork(config.local_channels)
+        self.attention = attention or GatedAttention(
+            config.local_channels[-1], config.attention_channels
+        )
 
     def forward(self, volume_DHW: SliceSource) -> GMIC3DOutput:
         """Read one standardised window.
@@ -90,12 +110,14 @@ class GMIC3D(nn.Module):
         Raises:
             InputError: Not (D, H, W), no slice, smaller than a patch, not finite, or constant.
         """
-        slices = CheckedSlices(volume_DHW, self.config.patch_size, self.saliency_head.conv.weight)
+        slices = self.slices_of(volume_DHW)
+        each = (slices[d][None] for d in range(slices.depth))
         with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
-            saliency_CDHW = self._saliency(slices)
+            batches = [torch.cat(list(each))] if torch.is_grad_enabled() else each
+            saliency_CDHW = self.saliency_of(batches)
             slices.require_contrast()
-            picks, corners_K2 = self._pick(saliency_CDHW, slices.pixels)
-            patches_KHW = self._crop(slices, picks.slices_K, corners_K2)
+            chosen = self.choose_patches(saliency_CDHW, slices.pixels)
+            patches_KHW = self.cut_patches(slices, chosen.slices_K, chosen.corners_K2)
             y_local, attention_K = self.attention(self.local_network(patches_KHW))
             y_global = top_t_pool(saliency_CDHW, self.config.top_t_fraction)
             return GMIC3DOutput(
@@ -103,17 +125,17 @@ class GMIC3D(nn.Module):
                 y_local=y_local,
                 y_final=(y_global + y_local) / 2,
                 saliency_CDHW=saliency_CDHW,
-                patch_slices=torch.from_numpy(picks.slices_K),
-                patch_corners=torch.from_numpy(corners_K2),
+                patch_slices=torch.from_numpy(chosen.slices_K),
+                patch_corners=torch.from_numpy(chosen.corners_K2 * self.config.binning),
                 patch_attention=attention_K,
-                patch_scores=torch.from_numpy(picks.scores_K),
-                window_shape=slices.pixels,
+                patch_scores=torch.from_numpy(chosen.scores_K),
+                window_shape=slices.window_shape,
             )
 
     @property
     def receptive_field(self) -> ReceptiveField:
         """Where a saliency cell lies on the window."""
-        return self.global_network.receptive_field()
+        return self.global_network.receptive_field(self.config.binning)
 
     def patch_boxes(self, output: GMIC3DOutput) -> tuple[PatchBox, ...]:
         """The patches that were picked for their saliency, in order, as boxes of window pixels.
@@ -122,7 +144,7 @@ class GMIC3D(nn.Module):
         may be fewer than K.
         """
         rows, cols = output.window_shape
-        size = self.config.patch_size
+        size = self.config.patch_extent
         found = zip(
             output.patch_slices.tolist(),
             output.patch_corners.tolist(),
@@ -136,33 +158,61 @@ class GMIC3D(nn.Module):
             if score > 0
         )
 
-    def _saliency(self, slices: CheckedSlices) -> Tensor:
-        """Saliency maps (2, D, h, w) of all slices (equation 1)."""
-        each = (slices[d][None, None] for d in range(slices.depth))
-        batches = [torch.cat(list(each))] if torch.is_grad_enabled() else each
-        maps = [self.saliency_head(self.global_network(batch)) for batch in batches]
+    def slices_of(self, volume_DHW: SliceSource) -> CheckedSlices:
+        """The volume's slices as the networks read them: checked, binned, on the model's device.
+
+        Slices that are so already are taken as they are.
+
+        Raises:
+            InputError: See `CheckedSlices`.
+        """
+        if isinstance(volume_DHW, CheckedSlices):
+            return volume_DHW
+        return CheckedSlices(
+            volume_DHW,
+            self.config.patch_extent,
+            next(self.global_network.parameters()),
+            self.config.binning,
+        )
+
+    def saliency_of(self, batches: Iterable[Tensor]) -> Tensor:
+        """Saliency maps (2, D, h, w) of slices that come in batches (N, H, W): equation 1."""
+        maps = [self.saliency_head(self.global_network(slices[:, None])) for slices in batches]
         return torch.cat(maps).transpose(0, 1)
 
-    def _pick(
-        self, saliency_CDHW: Tensor, pixels: tuple[int, int]
-    ) -> tuple[roi.Picks, roi.IntArray]:
-        """Windows picked on the maps, and the upper left pixels of their patches (K, 2)."""
+    def choose_patches(
+        self,
+        saliency_CDHW: Tensor,
+        pixels: tuple[int, int],
+        positions_D: roi.IntArray | None = None,
+    ) -> ChosenPatches:
+        """Places of the K patches (Algorithm 1 without its sampling in training).
+
+        Args:
+            saliency_CDHW: Maps (2, D, h, w).
+            pixels: Rows and columns of a slice (binned pixels).
+            positions_D: The volume's slices the maps belong to, where they are not all of them.
+        """
         rows, cols = saliency_CDHW.shape[2:]
         window = roi.window_cells(self.config.patch_size, pixels, (rows, cols))
         combined = roi.combined_saliency(saliency_CDHW.detach().double().cpu().numpy())
         picks = roi.pick_windows(
-            combined, window, self.config.num_patches, self.config.slice_margin
+            combined, window, self.config.num_patches, self.config.slice_margin, positions_D
         )
-        return picks, roi.patch_corners(picks.cells_K2, pixels, (rows, cols))
+        slices_K = picks.slices_K if positions_D is None else positions_D[picks.slices_K]
+        corners_K2 = roi.patch_corners(picks.cells_K2, pixels, (rows, cols))
+        return ChosenPatches(slices_K, corners_K2, picks.scores_K)
 
-    def _crop(
+    def cut_patches(
         self, slices: CheckedSlices, slices_K: roi.IntArray, corners_K2: roi.IntArray
     ) -> Tensor:
-        """The picked patches (K, patch_size, patch_size); each slice is read once more."""
+        """The patches (K, patch_size, patch_size); each slice that holds some is read once more."""
         patches: dict[int, Tensor] = {}
-        for d in sorted(set(slices_K.tolist())):
+        for d in np.unique(slices_K).tolist():
             slice_HW = slices[d]
             for k in (slices_K == d).nonzero()[0].tolist():
                 row, col = corners_K2[k].tolist()
-                patches[k] = roi.crop_patch(slice_HW, (row, col), self.config.patch_size)
+                # A copy, so that the slice is not held with its patch.
+                patch_HW = roi.crop_patch(slice_HW, (row, col), self.config.patch_size)
+                patches[k] = patch_HW.clone()
         return torch.stack([patches[k] for k in range(len(slices_K))])

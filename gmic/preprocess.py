@@ -26,7 +26,9 @@ from gmic.errors import InputError
 from gmic.window import Box, WindowTransform
 
 WINDOW_SHAPE = (2116, 1339)
-"""Rows and columns of the published tomosynthesis window (3D-GMIC paper, IV-B.3)."""
+"""Rows and columns of the published tomosynthesis window (3D-GMIC paper, V-D.3)."""
+FFDM_WINDOW_SHAPE = (2866, 1814)
+"""The same for full-field digital mammograms, whose pixels are smaller: as much of the breast."""
 
 LATERALITIES = ("L", "R")
 CRANIOCAUDAL_VIEWS = ("CC", "XCC", "XCCL", "XCCM", "FB")

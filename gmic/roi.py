@@ -1,5 +1,5 @@
-"""Which patches to look at: `retrieve_roi_from_3d_image` (paper, Algorithm 1), without its training
-jitter. Pure numpy: picks do not depend on the device, and carry no gradient.
+"""Which patches to look at: `retrieve_roi_from_3d_image` (paper, Algorithm 1), without its sampling
+in training (`gmic.train.jitter`). Pure numpy: picks do not depend on the device, and carry no gradient.
 
 Shapes: C classes, D slices, h and w cells of the saliency map, H and W pixels, K patches.
 """
@@ -68,12 +68,17 @@ def window_sums(map_Dhw: FloatArray, window: tuple[int, int]) -> FloatArray:
 
 
 def pick_windows(
-    map_Dhw: FloatArray, window: tuple[int, int], num_patches: int, slice_margin: int
+    map_Dhw: FloatArray,
+    window: tuple[int, int],
+    num_patches: int,
+    slice_margin: int,
+    positions_D: IntArray | None = None,
 ) -> Picks:
     """Greedily take the window with the most saliency, K times (lines 8 to 17).
 
     A pick clears its cells in its own slice and in `slice_margin` slices on either side. Of windows
-    with the same sum the first wins: lowest slice, then row, then column.
+    with the same sum the first wins: lowest slice, then row, then column. Where the map holds some
+    of a volume's slices only, `positions_D` says which, and the margin is counted in the volume's.
 
     When no saliency is left, the remaining picks score 0 and all fall on slice 0, row 0, column 0,
     as this rule makes them. The published model does the same and its attention counts each of
@@ -81,13 +86,14 @@ def pick_windows(
     score tells them from places that were really picked (`GMIC3D.patch_boxes` leaves them out).
     """
     left = map_Dhw.copy()
+    positions_D = np.arange(len(map_Dhw)) if positions_D is None else positions_D
     picked = []
     for _ in range(num_patches):
         sums = window_sums(left, window)
         best = int(sums.argmax())
         d, row, col = (int(i) for i in np.unravel_index(best, sums.shape))
         picked.append((d, row, col, float(sums.flat[best])))
-        near = slice(max(d - slice_margin, 0), d + slice_margin + 1)
+        near = np.abs(positions_D - positions_D[d]) <= slice_margin
         left[near, row : row + window[0], col : col + window[1]] = 0.0
     places = np.array([p[:3] for p in picked], dtype=np.int64)
     scores = np.array([p[3] for p in picked]) / (window[0] * window[1])

@@ -16,8 +16,14 @@ class SaliencyHead(nn.Module):
         self.conv = nn.Conv2d(in_channels, len(CLASSES), 1, bias=False)
 
     def forward(self, features_NChw: Tensor) -> Tensor:
-        """Features (N, C, h, w) to saliency (N, 2, h, w) in [0, 1)."""
-        return torch.relu(torch.tanh(self.conv(features_NChw)))
+        """Features (N, C, h, w) to saliency (N, 2, h, w) in [0, 1).
+
+        Under autocast the nonlinearity still has at least float32: half precision would make ties
+        of the highest cells.
+        """
+        logits_N2hw: Tensor = self.conv(features_NChw)
+        precision = torch.promote_types(logits_N2hw.dtype, torch.float32)
+        return torch.relu(torch.tanh(logits_N2hw.to(precision)))
 
 
 def top_t_pool(saliency_CDhw: Tensor, top_t_fraction: float) -> Tensor:

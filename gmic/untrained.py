@@ -16,6 +16,7 @@ import math
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional as F
 
 from gmic.model import GMIC3D
 
@@ -57,8 +58,8 @@ def _draw(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> FloatA
 def _calibrated(model: GMIC3D, rows_CF: FloatArray) -> FloatArray:
     """Saliency weights that answer 0 to background and average tissue, and seldom more."""
     network = copy.deepcopy(model.global_network).double()
-    slice_HW = synthetic_slice(model.config.window_shape)
-    features: torch.Tensor = network(torch.from_numpy(slice_HW)[None, None])
+    slice_11HW = torch.from_numpy(synthetic_slice(model.config.window_shape))[None, None]
+    features: torch.Tensor = network(F.avg_pool2d(slice_11HW, model.config.binning))
     features_FN = features[0].flatten(1).numpy()
     background = features[0, :, 0, -1].numpy()
     tissue = features_FN.mean(axis=1)

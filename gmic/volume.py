@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from gmic.errors import InputError
 
@@ -29,18 +30,27 @@ class SliceSource(Protocol):
 
 
 class CheckedSlices:
-    """Slices of a volume on the model's device, each checked as it passes.
+    """Slices of a volume on the model's device, each checked, then binned, as it passes.
 
     Args:
         volume_DHW: Standardised volume: array, tensor or other `SliceSource`.
         least_side: Smallest number of rows and of columns (pixels).
         like: A tensor with the device and the floating type wanted.
+        binning: Side of the squares averaged into one pixel, from the upper left corner on; rows
+            and columns too few for another square, at the lower and right edge, are left out.
+
+    Attributes:
+        depth: Number of slices.
+        window_shape: Rows and columns of a slice as given.
+        pixels: Rows and columns of a slice as it comes out.
 
     Raises:
         InputError: Not three-dimensional, without a slice, or smaller than `least_side`.
     """
 
-    def __init__(self, volume_DHW: SliceSource, least_side: int, like: Tensor) -> None:
+    def __init__(
+        self, volume_DHW: SliceSource, least_side: int, like: Tensor, binning: int = 1
+    ) -> None:
         shape = tuple(getattr(volume_DHW, "shape", ()))
         if len(shape) != 3:
             raise InputError(f"the volume has shape {shape}; give slices, rows, columns (D, H, W)")
@@ -52,28 +62,42 @@ class CheckedSlices:
                 f"the volume's slices are {rows} x {cols} pixels; "
                 f"give at least {least_side} x {least_side}, the size of a patch"
             )
-        self.pixels = (rows, cols)
+        self.window_shape = (rows, cols)
+        self.pixels = (rows // binning, cols // binning)
+        self._binning = binning
         self._volume = volume_DHW
         self._like = like
         self._low, self._high = float("inf"), float("-inf")
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Slices, rows, columns, as given."""
+        return (self.depth, *self.window_shape)
+
     def __getitem__(self, index: int) -> Tensor:
-        """Slice `index`: (H, W).
+        """Slice `index`: (H, W), binned.
 
         Raises:
             InputError: Values that are not real finite numbers, or a slice of another shape.
         """
         slice_HW = _as_tensor(self._volume[index], self._like.dtype)
-        if tuple(slice_HW.shape) != self.pixels:
+        if tuple(slice_HW.shape) != self.window_shape:
             raise InputError(
-                f"slice {index} has shape {tuple(slice_HW.shape)}; the others have {self.pixels}"
+                f"slice {index} has shape {tuple(slice_HW.shape)}; "
+                f"the others have {self.window_shape}"
             )
         # Checked where the data lie, before the copy, so the host never waits for the device.
         low, high = torch.stack(torch.aminmax(slice_HW.detach())).tolist()
         if not np.isfinite(low) or not np.isfinite(high):
             raise InputError(f"slice {index} holds NaN or infinity; give finite numbers")
         self._low, self._high = min(self._low, low), max(self._high, high)
-        return slice_HW.to(self._like.device, self._like.dtype)
+        slice_HW = slice_HW.to(self._like.dtype)
+        if self._like.is_cuda and not slice_HW.is_cuda:
+            slice_HW = slice_HW.pin_memory()  # only from there does a copy run beside kernels
+        slice_HW = slice_HW.to(self._like.device, non_blocking=self._like.is_cuda)
+        if self._binning == 1:
+            return slice_HW
+        return F.avg_pool2d(slice_HW[None], self._binning)[0]
 
     def require_contrast(self) -> None:
         """Refuse a volume whose slices, all seen by now, hold one value only.

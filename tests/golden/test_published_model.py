@@ -2,49 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
-from types import ModuleType
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gmic.config import GMIC3DConfig
 from gmic.model import GMIC3D, GMIC3DOutput
-from gmic.weights import load_published
-from tests.support.shared import shared_path, shared_root
-
-Golden = dict[str, NDArray[np.float64]]
-
-KNOWN = ["a_d1_700x500_k8_t0.3", "d_d20_700x500_k12_t2.29", "g_d1_512x384_k16_t1.0_exhaust"]
-FOUND = [path.stem for path in (shared_root() / "goldens").glob("?_d*.npz")]
-NAMES = sorted({*KNOWN, *(name for name in FOUND if not name.endswith("_nan"))})
-NAN = "h_d1_700x500_k8_t0.3_nan"
+from tests.support.goldens import NAMES, NAN
+from tests.support.goldens import golden as case
 
 
-def _seeded() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("seeded", shared_path("goldens", "seeded.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def _run(name: str) -> tuple[GMIC3D, GMIC3DOutput, Golden]:
-    with np.load(shared_path("goldens", f"{name}.npz")) as file:
-        golden = {key: file[key] for key in file.files}
-    seeded, seed = _seeded(), int(golden["seed"])
-    shapes = json.loads(shared_path("goldens", "state_dict_keys.json").read_text())["shapes"]
-    model = GMIC3D(
-        GMIC3DConfig(
-            num_patches=int(golden["K"]), top_t_fraction=float(golden["percent_t"]), slice_margin=10
-        )
-    )
-    load_published(model, seeded.fill(shapes, seed))
-    volume_DHW = seeded.input(seed, *(int(golden[n]) for n in "DHW"))
-    return model, model(volume_DHW), golden
+def _run(name: str) -> tuple[GMIC3D, GMIC3DOutput, dict[str, NDArray[np.float64]]]:
+    model, volume_DHW, published = case(name)
+    return model, model(volume_DHW), published
 
 
 @pytest.mark.parametrize("name", NAMES)
