@@ -18,10 +18,14 @@ from node.cli.context import database
 from node.config import load_settings
 from node.errors import ConfigError
 from node.processes import say_ready
+from workers import cli_evaluate
 from workers.errors import WorkerError
 
 TRUSTED = (GmicError, WorkerError)
 """Errors whose words are one line for people; the boundary knows those of `node` and `dicom_io`."""
+
+
+app.add_typer(cli_evaluate.app, name="evaluate")
 
 
 class Queue(StrEnum):
