@@ -17,6 +17,7 @@ CONFIG = GMIC3DConfig(
     stage_channels=(8, 16),
     stage_strides=(1, 2),
     attention_channels=16,
+    local_channels=(16, 16, 32, 32),
 )
 
 
