@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.bench import decode, inference, journey, receive, tables
+from tests.bench import decode, inference, journey, receive, tables, training
 
 
 def main() -> None:
@@ -32,6 +32,7 @@ def main() -> None:
             "receive": lambda: receive.measure(folder, quick, say),
             "journey": lambda: journey.measure(folder, quick, say),
             "inference": lambda: inference.measure(quick, say),
+            "training": lambda: training.measure(quick, say),
             "decode": lambda: decode.measure(folder, quick, say),
         }
         found = {"machine": _machine(), "quick": quick}
@@ -51,7 +52,7 @@ def _arguments() -> argparse.Namespace:
         "--out", type=Path, default=Path("build/bench.json"), help="file for the figures"
     )
     parser.add_argument(
-        "--only", action="append", choices=("receive", "journey", "inference", "decode")
+        "--only", action="append", choices=("receive", "journey", "inference", "training", "decode")
     )
     return parser.parse_args()
 

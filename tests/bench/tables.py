@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 Rows = Sequence[Sequence[str]]
@@ -16,7 +16,13 @@ def as_text(found: dict[str, Any]) -> str:
         f"Python {machine['python']}, no accelerator used; load at the start {machine['load_at_start']:.1f}; "
         f"{'quick run, ' if found['quick'] else ''}{found['seconds']:.0f} s"
     ]
-    shown = {"receive": _receive, "journey": _journey, "inference": _inference, "decode": _decode}
+    shown = {
+        "receive": _receive,
+        "journey": _journey,
+        "inference": _inference,
+        "training": _training,
+        "decode": _decode,
+    }
     for part, show in shown.items():
         if part in found:
             lines += ["", *show(found[part])]
@@ -69,22 +75,105 @@ def _journey(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _inference(found: dict[str, Any]) -> Iterator[str]:
-    yield f"## Inference: {found['slices']} slices at the full window, {found['threads']} threads"
+    ran = {name: row for name, row in found["engines"].items() if "left_out" not in row}
+    yield f"## Inference: {found['slices']} slices at the full window"
     yield ""
-    ratio = found["model_ms"] / found["floor_ms"]
+    figures: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
+        ("threads", lambda row: str(row["threads"])),
+        ("model, ms a slice", lambda row: f"{row['model_ms']:.1f}"),
+        ("its convolutions alone, float32, ms a slice", lambda row: f"{row['floor_ms']:.1f}"),
+        ("model to floor", lambda row: f"{row['model_ms'] / row['floor_ms']:.2f}"),
+        ("- limit", lambda row: f"{row['ratio_limit']:.1f}"),
+        ("- of the floor: global network, ms a slice", lambda row: f"{row['floor_slice_ms']:.1f}"),
+        ("- of the floor: patches, ms a volume", lambda row: f"{row['floor_patches_ms']:.0f}"),
+        ("global network, GMAC a slice", lambda row: f"{row['slice_gmac']:.2f}"),
+        ("its convolutions alone, GFLOP/s", lambda row: f"{row['floor_gflop_s']:.0f}"),
+        ("window, GiB", lambda row: f"{row['window_gib']:.2f}"),
+        ("peak memory above it (libraries included), GiB", lambda row: f"{row['above_window_gib']:.2f}"),
+        ("- limit", lambda row: f"{row['memory_limit_gib']:.1f}"),
+    ]  # fmt: skip
     yield from _table(
-        ("figure", "value"),
+        ("figure", *ran), [(name, *map(show, ran.values())) for name, show in figures]
+    )
+    for name, row in found["engines"].items():
+        if "left_out" in row:
+            yield ""
+            yield f"left out: {name}: {row['left_out']}"
+    yield ""
+    yield "bfloat16 against exact, largest differences; patches at the same place, and in the same order too:"
+    yield ""
+    yield from _table(
+        ("case", "saliency", "y_global", "y_local", "y_final", "patches", "same", "in order"),
         [
-            ("model, ms a slice", f"{found['model_ms']:.1f}"),
-            ("its convolutions alone, ms a slice", f"{found['floor_ms']:.1f}"),
-            ("model to floor", f"{ratio:.2f}"),
-            ("- of the floor: global network, ms a slice", f"{found['floor_slice_ms']:.1f}"),
-            (f"- of the floor: {found['patches']} patches, ms a volume", f"{found['floor_patches_ms']:.0f}"),
-            ("global network, GMAC a slice", f"{found['slice_gmac']:.2f}"),
-            ("its convolutions alone, GFLOP/s", f"{found['floor_gflop_s']:.0f}"),
-            ("peak memory, MB (window and libraries included)", f"{found['peak_mb']:.0f}"),
+            (
+                row["case"],
+                *(f"{row[n]:.4f}" for n in ("saliency_max", "global", "local", "final")),
+                *(str(row[n]) for n in ("patches", "same_patches", "same_order")),
+            )
+            for row in found["drift"]
+        ],
+    )
+
+
+def _training(found: dict[str, Any]) -> Iterator[str]:
+    yield f"## Training step: one volume at the full window, {found['threads']} threads"
+    yield ""
+    few, many = found["slices"]
+    yield from _table(
+        ("figure", "value", "limit"),
+        [
+            (f"step on {many} slices, ms a slice", f"{found['ms']:.0f}", ""),
+            ("three forwards of its convolutions alone, ms a slice", f"{found['floor_ms']:.0f}", ""),
+            ("step to floor", f"{found['ms'] / found['floor_ms']:.2f}", f"{found['ratio_limit']:.1f}"),
+            (f"memory added, {few} slices, MB", f"{found['mb_few']:.0f}", ""),
+            (f"memory added, {many} slices, MB", f"{found['mb_many']:.0f}", ""),
+            ("many to few", f"{found['mb_many'] / found['mb_few']:.2f}", f"{found['growth_limit']:.1f}"),
         ],
     )  # fmt: skip
+
+
+def table1(found: dict[str, Any]) -> Iterator[str]:
+    """Table I of the paper beside what was found here."""
+    yield f"## Table I: a volume of 96 slices, from {', '.join(map(str, found['slices']))} slices"
+    yield ""
+    header = ["network", "GMAC", "paper", "training memory, MB", "paper", "memory is"]
+    header += [f"on {found['gpu']}, MB"] if found["gpu"] else []
+    rows = []
+    for name, row in found["rows"].items():
+        measured = "96" in map(str, row["mb"])
+        paper_mb, paper_gmac = found["paper"].get(name, (None, None))
+        figures = (row["gmac_96"], paper_gmac, row["mb_96"], paper_mb)
+        cells = [name, *map(_known, figures), row["memory"] + (", all 96" if measured else "")]
+        if found["gpu"]:
+            cells.append(_known(row.get("gpu_mb_96")))
+        rows.append(cells)
+    yield from _table(header, rows)
+    yield ""
+    yield "by slices, GMAC and MB:"
+    yield ""
+    counts = list(next(iter(found["rows"].values()))["mb"])
+    yield from _table(
+        ("network", *(f"{count} slices" for count in counts)),
+        [
+            (name, *(f"{row['gmac'][n]:,.0f}, {row['mb'][n]:,.0f}" for n in counts))
+            for name, row in found["rows"].items()
+        ],
+    )
+    yield ""
+    yield "memory counted, and resident in a step that ran, on a sixteenth of the area:"
+    yield ""
+    yield from _table(
+        ("network", "counted, MB", "resident, MB"),
+        [
+            (name, f"{row['check_counted_mb']:,.0f}", f"{row['check_mb']:,.0f}")
+            for name, row in found["rows"].items()
+            if "check_mb" in row
+        ],
+    )
+
+
+def _known(value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f}"
 
 
 def _decode(found: dict[str, Any]) -> Iterator[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from gmic.engine.reduced import in_bfloat16, require_bfloat16
 from gmic.errors import ConfigError
 from gmic.inference import ENGINES, Predictor
 from gmic.weights import seeded
+from tests.bench.drift import drift
 from tests.unit.gmic.small import CONFIG, volume
 
 
@@ -89,6 +92,22 @@ def test_a_processor_without_bfloat16_is_refused(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ConfigError, match=r"slower than 'exact' here: .*Old One") as caught:
         Predictor(*seeded(CONFIG, 3), device="cpu", engine="bfloat16")
     assert "\n" not in str(caught.value)
+
+
+def test_what_the_benchmark_says_of_two_engines() -> None:
+    output = seeded(CONFIG, 3)[0](volume())
+    same = drift(output, output)
+    assert same["saliency_max"] == same["final"] == 0
+    assert same["patches"] == same["same_patches"] == same["same_order"] == 3
+    turned = dataclasses.replace(
+        output,
+        y_final=output.y_final + torch.tensor([0.0, 0.25]),
+        patch_slices=output.patch_slices[[1, 0, 2]],
+        patch_corners=output.patch_corners[[1, 0, 2]],
+    )
+    other = drift(output, turned)
+    assert other["final"] == pytest.approx(0.25)
+    assert (other["same_patches"], other["same_order"]) == (3, 1)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
