@@ -19,15 +19,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gmic.errors import InputError
-from gmic.phantom_lesion import Lesion, LesionSpec, place_lesion, render_lesion
+from gmic.phantom_lesion import KINDS, Lesion, LesionSpec, place_lesion, scatter_distractors
+from gmic.phantom_render import Relief, relief
 from gmic.phantom_tissue import Outline, Tissue, draw_outline, draw_tissue
 
 VIEWS = ("L-CC", "L-MLO", "R-CC", "R-MLO")
 SIZE_STREAM, OUTLINE_STREAM, TISSUE_STREAM, LESION_STREAM, NOISE_STREAM, PLACE_STREAM = range(6)
+DISTRACTOR_STREAM = 6
 
 ADIPOSE, GLAND, MUSCLE, SKIN, NOISE, LEAST = 0.22, 0.42, 0.46, 0.40, 0.012, 0.06
 """Voxel values, and the noise's deviation, as fractions of the largest the stored bits hold.
-`LEAST` keeps tissue above the published crop threshold of 100 from 11 bits on."""
+The noise is that of pixels of `NOISE_MM`; larger ones average it. `LEAST` keeps tissue above the
+published crop threshold of 100 from 11 bits on."""
+NOISE_MM = 0.1
+RADII = (0.020, 0.034)
+"""Least and greatest radius of a lesion, in parts of the frame: 4 to 7 mm in a full one."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,8 @@ class PhantomSpec:
         shape: (D, H, W).
         spacing_mm: Distance of rows and of columns (mm).
         slice_mm: Distance of slices (mm).
-        lesion: What to put in, or None.
+        lesions: What to put in.
+        distractors: Whether to add what resembles lesions: islands of gland, knots, specks.
         bits: Bits stored, 10 to 16.
     """
 
@@ -51,7 +58,8 @@ class PhantomSpec:
     shape: tuple[int, int, int]
     spacing_mm: float = 0.1
     slice_mm: float = 1.0
-    lesion: LesionSpec | None = None
+    lesions: tuple[LesionSpec, ...] = ()
+    distractors: bool = True
     bits: int = 12
 
     def __post_init__(self) -> None:
@@ -72,11 +80,15 @@ class PhantomSpec:
 
 @dataclass(frozen=True)
 class Phantom:
-    """A made volume, uint16 (D, H, W), background exactly 0, and the truth about it."""
+    """A made volume, uint16 (D, H, W), background exactly 0, and the truth about it.
+
+    `distractors` only resemble lesions and are no part of the truth.
+    """
 
     spec: PhantomSpec
     volume_DHW: NDArray[np.uint16]
     lesions: tuple[Lesion, ...]
+    distractors: tuple[Lesion, ...] = ()
 
 
 def study_plan(
@@ -97,7 +109,7 @@ def study_plan(
         shape: (D, H, W) of every view.
         views: Like "L-CC", "R-MLO".
         lesion_breast: "L", "R" or None for a study without a lesion.
-        kind: "malignant" or "benign".
+        kind: "malignant", "benign" or "both": one of either at different places.
         contrast: Lesion over surroundings, in units of gland over fat.
         spacing_mm: Distance of rows and of columns (mm).
         slice_mm: Distance of slices (mm).
@@ -108,19 +120,27 @@ def study_plan(
     if lesion_breast not in (None, "L", "R"):
         raise InputError(f"lesion_breast is {lesion_breast!r}; give 'L', 'R' or None")
     rng = _stream(seed, PLACE_STREAM)
+    radii_mm = lesion_radii_mm(shape, spacing_mm)
+    lesions = []
     lateral, superior = rng.uniform(-0.8, 0.8, 2)
-    anterior, size = rng.uniform(0.25, 0.75), rng.uniform(0.030, 0.045)
-    # As large as in patients, 5 to 9 mm, where the frame is; smaller with a smaller frame.
-    radius_mm = float(size * min(shape[1] * spacing_mm, shape[2] * spacing_mm * 1.3, 200.0))
-    lesion = LesionSpec(
-        kind, radius_mm, contrast, (float(lateral), float(superior), float(anterior))
-    )
+    for one_kind in KINDS if kind == "both" else (kind,):
+        anterior, radius_mm = rng.uniform(0.25, 0.75), rng.uniform(*radii_mm)
+        place = (float(lateral), float(superior), float(anterior))
+        lesions.append(LesionSpec(one_kind, float(radius_mm), contrast, place))
+        # A second one lies on the other side in both views.
+        lateral, superior = (-np.sign(v) * rng.uniform(0.3, 0.8) for v in (lateral, superior))
     specs = []
     for name in views:
         laterality, _, view = name.partition("-")
-        here = lesion if laterality == lesion_breast else None
-        specs.append(PhantomSpec(seed, laterality, view, shape, spacing_mm, slice_mm, lesion=here))
+        here = tuple(lesions) if laterality == lesion_breast else ()
+        specs.append(PhantomSpec(seed, laterality, view, shape, spacing_mm, slice_mm, here))
     return tuple(specs)
+
+
+def lesion_radii_mm(shape: tuple[int, int, int], spacing_mm: float) -> tuple[float, float]:
+    """Least and greatest radius of a lesion: that of patients' masses, less in a smaller frame."""
+    scale_mm = min(shape[1] * spacing_mm, shape[2] * spacing_mm * 1.3, 200.0)
+    return RADII[0] * scale_mm, RADII[1] * scale_mm
 
 
 def make_phantom(spec: PhantomSpec) -> Phantom:
@@ -131,28 +151,64 @@ def make_phantom(spec: PhantomSpec) -> Phantom:
     Raises:
         InputError: The lesion does not fit into the breast.
     """
-    side, view = "LR".index(spec.laterality), ("CC", "MLO").index(spec.view)
-    outline = draw_outline(
+    outline = _outline(spec)
+    tissue = draw_tissue(outline, _view_stream(spec, TISSUE_STREAM))
+    lesions, distractors = _place(spec, outline), _distract(spec, outline)
+    reliefs = [
+        relief(lesion, spec.slice_mm, spec.spacing_mm, spec.shape[1:])
+        for lesion in (*lesions, *distractors)
+    ]
+    noise_rng = _view_stream(spec, NOISE_STREAM)
+    volume_DHW = np.empty(spec.shape, dtype=np.uint16)
+    for frame in range(spec.shape[0]):
+        slice_hw = _slice(spec, outline, tissue, reliefs, frame, noise_rng)
+        volume_DHW[frame] = slice_hw if spec.laterality == "L" else slice_hw[:, ::-1]
+    return Phantom(spec, volume_DHW, _stored(spec, lesions), _stored(spec, distractors))
+
+
+def locate_lesions(spec: PhantomSpec) -> tuple[Lesion, ...]:
+    """The lesions `make_phantom` would put in, without making the voxels.
+
+    Raises:
+        InputError: A lesion does not fit into the breast.
+    """
+    return _stored(spec, _place(spec, _outline(spec)))
+
+
+def _outline(spec: PhantomSpec) -> Outline:
+    return draw_outline(
         spec.view,
         spec.shape[1:],
         spec.shape[0] * spec.slice_mm,
         spec.spacing_mm,
         _stream(spec.seed, SIZE_STREAM),
-        _stream(spec.seed, OUTLINE_STREAM, side, view),
+        _view_stream(spec, OUTLINE_STREAM),
     )
-    tissue = draw_tissue(outline, _stream(spec.seed, TISSUE_STREAM, side, view))
-    lesions: tuple[Lesion, ...] = ()
-    if spec.lesion is not None:
-        rng = _stream(spec.seed, LESION_STREAM, side, view)
-        lesions = (place_lesion(spec.lesion, outline, spec.shape[0], spec.slice_mm, rng),)
-    noise_rng = _stream(spec.seed, NOISE_STREAM, side, view)
-    volume_DHW = np.empty(spec.shape, dtype=np.uint16)
-    for frame in range(spec.shape[0]):
-        slice_hw = _slice(spec, outline, tissue, lesions, frame, noise_rng)
-        volume_DHW[frame] = slice_hw if spec.laterality == "L" else slice_hw[:, ::-1]
-    if spec.laterality == "R":
-        lesions = tuple(lesion.mirror(spec.shape[2]) for lesion in lesions)
-    return Phantom(spec, volume_DHW, lesions)
+
+
+def _place(spec: PhantomSpec, outline: Outline) -> tuple[Lesion, ...]:
+    rng = _view_stream(spec, LESION_STREAM)
+    depth, slice_mm = spec.shape[0], spec.slice_mm
+    return tuple(place_lesion(lesion, outline, depth, slice_mm, rng) for lesion in spec.lesions)
+
+
+def _distract(spec: PhantomSpec, outline: Outline) -> tuple[Lesion, ...]:
+    if not spec.distractors:
+        return ()
+    radii_mm = lesion_radii_mm(spec.shape, spec.spacing_mm)
+    rng = _view_stream(spec, DISTRACTOR_STREAM)
+    return scatter_distractors(outline, spec.shape[0], spec.slice_mm, radii_mm, rng)
+
+
+def _stored(spec: PhantomSpec, lesions: tuple[Lesion, ...]) -> tuple[Lesion, ...]:
+    """Lesions drawn with the chest wall at the left, as they lie in the stored frames."""
+    mirrored = tuple(lesion.mirror(spec.shape[2]) for lesion in lesions)
+    return lesions if spec.laterality == "L" else mirrored
+
+
+def _view_stream(spec: PhantomSpec, purpose: int) -> np.random.Generator:
+    side, view = "LR".index(spec.laterality), ("CC", "MLO").index(spec.view)
+    return _stream(spec.seed, purpose, side, view)
 
 
 def _stream(seed: int, *key: int) -> np.random.Generator:
@@ -163,7 +219,7 @@ def _slice(
     spec: PhantomSpec,
     outline: Outline,
     tissue: Tissue,
-    lesions: tuple[Lesion, ...],
+    reliefs: Sequence[Relief],
     frame: int,
     noise_rng: np.random.Generator,
 ) -> NDArray[np.uint16]:
@@ -176,14 +232,13 @@ def _slice(
     shade += (MUSCLE - shade) * (np.float32(0.75) * muscle)
     shade += (SKIN - shade) * skin
     slice_hw = cv2.resize(shade, (width, height), interpolation=cv2.INTER_LINEAR)
-    for lesion in lesions:
-        add, (row0, col0, row1, col1) = render_lesion(
-            lesion, frame, spec.slice_mm, spec.spacing_mm, (height, width)
-        )
-        slice_hw[row0:row1, col0:col1] += (GLAND - ADIPOSE) * add
+    for shown in reliefs:
+        shown.add_to(slice_hw, frame, (spec.slice_mm, spec.spacing_mm), GLAND - ADIPOSE)
     noise = noise_rng.standard_normal((height, width), dtype=np.float32)
     # Tissue scatters less light on the detector where it is dense: more noise there.
-    slice_hw += noise * NOISE * np.sqrt(slice_hw / ADIPOSE)
+    np.maximum(slice_hw, LEAST, out=slice_hw)
+    deviation = np.float32(NOISE * min(NOISE_MM / spec.spacing_mm, 1.0))
+    slice_hw += noise * deviation * np.sqrt(slice_hw * np.float32(1 / ADIPOSE))
     np.clip(slice_hw, LEAST, 1.0, out=slice_hw)
     slice_hw[np.arange(width) >= outline.edge_at(height_mm)[:, None]] = 0.0
     stored: NDArray[np.uint16] = np.rint(slice_hw * (2**spec.bits - 1)).astype(np.uint16)

@@ -1,29 +1,31 @@
-"""Lesions of a phantom breast: where they go, how they look in each slice, and what the truth is."""
+"""Lesions of a phantom breast and what resembles them: where they go, their shape, and the truth.
+
+A malignant mass is irregular and spiculated; a benign one smooth, round and sharp with the thin dark
+rim of fat around it. Distractors are made of the same parts, each with one part missing: an island
+of gland has a body without spicules or rim, a knot has lines that cross without a body, a speck is
+sharp and round but tiny. Brightness, size, depth and place tell none of them from a lesion.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from gmic.errors import InputError
-from gmic.phantom_tissue import Outline, smear
-from gmic.window import Box
+from gmic.phantom_tissue import Outline
 
 KINDS = ("malignant", "benign")
-FADE_MM = 2.0
-"""Out of focus, a lesion fades to 1/e over this distance."""
-OUT_OF_FOCUS = 0.35
+DISTRACTORS = ("island", "knot", "speck")
 
 
 @dataclass(frozen=True)
 class LesionSpec:
-    """A lesion to be put into a phantom.
+    """A lesion, or a distractor, to be put into a phantom.
 
     Attributes:
-        kind: "malignant": irregular and spiculated; "benign": a smooth ellipsoid.
+        kind: One of `KINDS` or `DISTRACTORS`.
         radius_mm: Mean radius of its body in the slice plane (mm).
         contrast: Value over its surroundings, in units of gland over fat.
         place: (lateral, superior, anterior) in the breast, the first two in [-1, 1], anterior in
@@ -39,7 +41,7 @@ class LesionSpec:
     def __post_init__(self) -> None:
         """Raise InputError for a value no lesion can have."""
         lateral, superior, anterior = self.place
-        if self.kind not in KINDS:
+        if self.kind not in KINDS + DISTRACTORS:
             raise InputError(f"lesion kind is {self.kind!r}; give one of {', '.join(KINDS)}")
         if not (self.radius_mm > 0 and self.contrast > 0):
             raise InputError(
@@ -52,10 +54,10 @@ class LesionSpec:
 
 @dataclass(frozen=True)
 class Lesion:
-    """A lesion as it lies in the volume, in stored orientation.
+    """A lesion, or a distractor, as it lies in the volume, in stored orientation.
 
     Attributes:
-        label: "malignant" or "benign".
+        label: Its kind.
         centre_zyx: Frame, row and column of its centre, 0-based, pixel centres.
         box: (frame0, row0, col0, frame1, row1, col1), half-open: the frames that are in focus, and
             the body with its spicules in the slice plane, clipped to the volume.
@@ -64,6 +66,9 @@ class Lesion:
         contrast: As in the specification.
         waves: (order, height, phase) of the body's waviness around its outline.
         spicules: (angle, length in radii, width in mm) of each spicule.
+        softness: Width of the body's edge, in radii.
+        core: Brightness of the body, in units of `contrast`.
+        rim: Darkness of the rim around the body, in units of `contrast`.
         mirrored: Angles count the other way round: the view was mirrored after drawing.
     """
 
@@ -73,8 +78,11 @@ class Lesion:
     radii_zyx: tuple[float, float, float]
     radius_mm: float
     contrast: float
-    waves: tuple[tuple[int, float, float], ...]
-    spicules: tuple[tuple[float, float, float], ...]
+    waves: tuple[tuple[int, float, float], ...] = ()
+    spicules: tuple[tuple[float, float, float], ...] = ()
+    softness: float = 0.14
+    core: float = 1.0
+    rim: float = 0.0
     mirrored: bool = False
 
     def mask(self, frame: int, frame_shape: tuple[int, int]) -> NDArray[np.bool_]:
@@ -82,7 +90,7 @@ class Lesion:
         mask = np.zeros(frame_shape, dtype=bool)
         level = 1 - ((frame - self.centre_zyx[0]) / self.radii_zyx[0]) ** 2
         if level > 0:
-            distance = self._body_distance(np.arange(frame_shape[0]), np.arange(frame_shape[1]))
+            distance = self.body_distance(np.arange(frame_shape[0]), np.arange(frame_shape[1]))
             mask |= distance <= np.sqrt(level)
         return mask
 
@@ -97,17 +105,24 @@ class Lesion:
             mirrored=not self.mirrored,
         )
 
-    def _body_distance(
+    def body_distance(
         self, rows: NDArray[np.int64], cols: NDArray[np.int64]
     ) -> NDArray[np.float64]:
         """Distance from the centre in radii of the body, 1 on its outline in the middle frame."""
         _, y, x = self.centre_zyx
         down = (rows[:, None] - y) / self.radii_zyx[1]
         across = (cols - x) / self.radii_zyx[2] * (-1 if self.mirrored else 1)
-        angle = np.arctan2(down, across)
-        radius = 1 + sum(height * np.cos(n * angle + phase) for n, height, phase in self.waves)
-        distance: NDArray[np.float64] = np.hypot(down, across) / radius
+        distance: NDArray[np.float64] = np.hypot(down, across)
+        if self.waves:
+            angle = np.arctan2(down, across)
+            distance /= 1 + sum(height * np.cos(n * angle + p) for n, height, p in self.waves)
         return distance
+
+    def tip(self, angle: float, length: float) -> tuple[int, int]:
+        """Row and column `length` radii away from the centre."""
+        _, y, x = self.centre_zyx
+        _, tall, wide = self.radii_zyx
+        return round(y + np.sin(angle) * length * tall), round(x + np.cos(angle) * length * wide)
 
 
 def place_lesion(
@@ -137,32 +152,57 @@ def place_lesion(
         )
     nearest = min(nearest, farthest)
     col = round(nearest + anterior * (farthest - nearest))
-    return _draw_lesion(spec, (frame, row, col), outline, depth, slice_mm, rng)
+    lesion = _draw(spec, (frame, row, col), (depth, outline.spacing_mm, slice_mm), rng)
+    return replace(lesion, box=_truth_box(lesion, (depth, height, outline.width)))
 
 
-def _draw_lesion(
-    spec: LesionSpec,
-    centre: tuple[int, int, int],
+def scatter_distractors(
     outline: Outline,
     depth: int,
     slice_mm: float,
+    radius_mm: tuple[float, float],
+    rng: np.random.Generator,
+) -> tuple[Lesion, ...]:
+    """Put islands, knots and specks into a breast; those that find no room are left out.
+
+    Args:
+        outline: Of the breast, chest wall at the left.
+        depth: Slices.
+        slice_mm: Distance of slices.
+        radius_mm: Least and greatest radius of a lesion, which islands have too.
+        rng: Where all chance comes from.
+    """
+    counts = rng.integers((5, 3, 4), (9, 6, 9))
+    found = []
+    for kind, count in zip(DISTRACTORS, counts, strict=True):
+        for _ in range(count):
+            lateral, superior = rng.uniform(-0.95, 0.95, 2)
+            anterior, relative = rng.uniform(0.05, 0.95), rng.uniform(0.0, 1.0)
+            radius = radius_mm[0] + relative * (radius_mm[1] - radius_mm[0])
+            contrast = rng.uniform(1.0, 1.6)
+            if kind == "speck":
+                radius *= 0.22
+            place = (float(lateral), float(superior), float(anterior))
+            spec = LesionSpec(kind, float(radius), float(contrast), place)
+            try:
+                found.append(place_lesion(spec, outline, depth, slice_mm, rng))
+            except InputError:
+                continue
+    return tuple(found)
+
+
+def _draw(
+    spec: LesionSpec,
+    centre: tuple[int, int, int],
+    grid: tuple[int, float, float],
     rng: np.random.Generator,
 ) -> Lesion:
-    radius = spec.radius_mm / outline.spacing_mm
-    stretch = float(rng.uniform(0.85, 1.15))
+    """Draw the shape of a lesion; `grid` is (slices, spacing of pixels, spacing of slices)."""
+    depth, spacing_mm, slice_mm = grid
+    radius = spec.radius_mm / spacing_mm
+    low, high = {"island": (0.75, 1.33), "benign": (0.92, 1.08)}.get(spec.kind, (0.85, 1.18))
+    stretch = float(rng.uniform(low, high))
     thick = max(min(0.6 * spec.radius_mm / slice_mm, 0.3 * depth), 0.6)
-    waves: tuple[tuple[int, float, float], ...] = ()
-    spicules: tuple[tuple[float, float, float], ...] = ()
-    if spec.kind == "malignant":
-        phases, heights = rng.uniform(0, 2 * np.pi, 4), rng.uniform(0.03, 0.10, 4)
-        waves = tuple((n + 2, float(heights[n]), float(phases[n])) for n in range(4))
-        count = int(rng.integers(12, 20))
-        angles = (np.arange(count) + rng.uniform(-0.35, 0.35, count)) * 2 * np.pi / count
-        lengths, widths = rng.uniform(1.6, 2.7, count), rng.uniform(0.3, 0.7, count)
-        spicules = tuple(
-            (float(a), float(length), float(w))
-            for a, length, w in zip(angles, lengths, widths, strict=True)
-        )
     lesion = Lesion(
         spec.kind,
         (float(centre[0]), float(centre[1]), float(centre[2])),
@@ -170,16 +210,49 @@ def _draw_lesion(
         (thick, radius * stretch, radius / stretch),
         spec.radius_mm,
         spec.contrast,
-        waves,
-        spicules,
     )
-    return replace(lesion, box=_truth_box(lesion, (depth, len(outline.edge_H), outline.width)))
+    if spec.kind == "malignant":
+        return replace(lesion, waves=_waves(0.03, 0.10, rng), spicules=_star(rng))
+    if spec.kind == "benign":
+        return replace(lesion, softness=0.06, rim=0.45)
+    if spec.kind == "island":
+        softness = float(rng.uniform(0.15, 0.35))
+        return replace(lesion, waves=_waves(0.05, 0.15, rng), softness=softness)
+    if spec.kind == "knot":
+        return replace(lesion, core=0.0, spicules=_crossing(rng))
+    return replace(lesion, softness=0.1)
+
+
+def _waves(
+    low: float, high: float, rng: np.random.Generator
+) -> tuple[tuple[int, float, float], ...]:
+    phases, heights = rng.uniform(0, 2 * np.pi, 4), rng.uniform(low, high, 4)
+    return tuple((n + 2, float(heights[n]), float(phases[n])) for n in range(4))
+
+
+def _star(rng: np.random.Generator) -> tuple[tuple[float, float, float], ...]:
+    """Spicules of a malignant mass: many, all round, of different lengths."""
+    count = int(rng.integers(11, 17))
+    angles = (np.arange(count) + rng.uniform(-0.35, 0.35, count)) * 2 * np.pi / count
+    lengths, widths = rng.uniform(1.7, 2.7, count), rng.uniform(0.4, 0.9, count)
+    drawn = zip(angles, lengths, widths, strict=True)
+    return tuple((float(a), float(length), float(w)) for a, length, w in drawn)
+
+
+def _crossing(rng: np.random.Generator) -> tuple[tuple[float, float, float], ...]:
+    """Two or three vessels that cross."""
+    lines = []
+    for angle in rng.uniform(0, np.pi, int(rng.integers(2, 4))):
+        width = float(rng.uniform(0.6, 1.3))
+        for turn in (0.0, np.pi):
+            lines.append((float(angle + turn), float(rng.uniform(1.5, 3.0)), width))
+    return tuple(lines)
 
 
 def _truth_box(lesion: Lesion, shape: tuple[int, int, int]) -> tuple[int, int, int, int, int, int]:
     frames = [f for f in range(shape[0]) if abs(f - lesion.centre_zyx[0]) < lesion.radii_zyx[0]]
     rows, cols = np.nonzero(lesion.mask(round(lesion.centre_zyx[0]), shape[1:]))
-    ends = [_tip(lesion, angle, length) for angle, length, _ in lesion.spicules]
+    ends = [lesion.tip(angle, length) for angle, length, _ in lesion.spicules]
     all_rows = [int(rows.min()), int(rows.max()), *(row for row, _ in ends)]
     all_cols = [int(cols.min()), int(cols.max()), *(col for _, col in ends)]
     return (
@@ -190,61 +263,3 @@ def _truth_box(lesion: Lesion, shape: tuple[int, int, int]) -> tuple[int, int, i
         min(max(all_rows) + 1, shape[1]),
         min(max(all_cols) + 1, shape[2]),
     )
-
-
-def _tip(lesion: Lesion, angle: float, length: float) -> tuple[int, int]:
-    _, y, x = lesion.centre_zyx
-    _, tall, wide = lesion.radii_zyx
-    return round(y + np.sin(angle) * length * tall), round(x + np.cos(angle) * length * wide)
-
-
-def render_lesion(
-    lesion: Lesion, frame: int, slice_mm: float, spacing_mm: float, frame_shape: tuple[int, int]
-) -> tuple[NDArray[np.float32], Box]:
-    """What the lesion adds to a frame, in units of gland over fat, and the box it adds it to.
-
-    Every plane of the lesion shows in every frame: sharp in its own, smeared and faded in others.
-    """
-    z, y, x = lesion.centre_zyx
-    reach = round(3.2 * max(lesion.radii_zyx[1:]))
-    row0, row1 = max(int(y) - reach, 0), min(int(y) + reach + 1, frame_shape[0])
-    col0, col1 = max(int(x) - reach, 0), min(int(x) + reach + 1, frame_shape[1])
-    box = (row0, col0, row1, col1)
-    rows, cols = np.arange(row0, row1), np.arange(col0, col1)
-    distance = lesion._body_distance(rows, cols)
-    spicules = _spicules(lesion, box, spacing_mm)
-    softness = 0.06 if lesion.label == "benign" else 0.14
-    add = np.zeros(distance.shape, dtype=np.float32)
-    total = 0.0
-    for plane in range(lesion.box[0], lesion.box[3]):
-        scale = np.sqrt(max(1 - ((plane - z) / lesion.radii_zyx[0]) ** 2, 0.05))
-        body = 1 / (1 + np.exp(np.clip((distance / scale - 1) / softness, -30, 30)))
-        image = np.maximum(body, spicules * scale).astype(np.float32)
-        away_mm = abs(plane - frame) * slice_mm
-        weight = 1.0 if plane == frame else OUT_OF_FOCUS * float(np.exp(-away_mm / FADE_MM))
-        total += (
-            1.0
-            if plane == round(z)
-            else OUT_OF_FOCUS * float(np.exp(-abs(plane - z) * slice_mm / FADE_MM))
-        )
-        add += np.float32(weight) * smear(image, away_mm, spacing_mm)
-    add *= np.float32(lesion.contrast / total)
-    return add, box
-
-
-def _spicules(lesion: Lesion, box: Box, spacing_mm: float) -> NDArray[np.float32]:
-    """Tapering lines from the body outward, in [0, 0.75]."""
-    row0, col0, row1, col1 = box
-    canvas = np.zeros((row1 - row0, col1 - col0), dtype=np.uint8)
-    _, y, x = lesion.centre_zyx
-    start = np.array([x - col0, y - row0])
-    origin = [int(value) for value in np.rint(start * 16)]
-    for angle, length, width_mm in lesion.spicules:
-        row, col = _tip(lesion, angle, length)
-        along = np.array([col - col0, row - row0]) - start
-        for part in (1.0, 0.9, 0.8, 0.7, 0.6, 0.5):  # fainter and thinner towards the tip
-            tip = [int(value) for value in np.rint((start + along * part) * 16)]
-            thickness = max(round(width_mm * (1.9 - 1.2 * part) / spacing_mm), 1)
-            cv2.line(canvas, origin, tip, round(250 * (1.3 - part)), thickness, cv2.LINE_AA, 4)
-    lines: NDArray[np.float32] = canvas.astype(np.float32) / np.float32(255)
-    return lines

@@ -17,7 +17,12 @@ from numpy.typing import NDArray
 HALF_ANGLE = 0.131
 """Tangent of half the scan angle, 7.5 degrees: how far an object moves a mm out of focus."""
 COARSE_MM = 0.25
+FIELD_MM = 0.8
+"""Grid of the random fields at all finer spacings: the same seed gives the same tissue there."""
 LAYER_MM = 2.5
+LIGAMENTS, VESSELS = 12, 3
+"""Curves in a layer. Together the layers throw so many over each other that a projection hides
+spicules among them, which a slice shows."""
 FOCUS_MM = 2.0
 """Distance over which structure out of focus fades to 1/e."""
 
@@ -130,14 +135,18 @@ def draw_tissue(outline: Outline, rng: np.random.Generator) -> Tissue:
     room = _gland_room(outline, step, inward_mm)
     count = max(round(outline.thickness_mm / LAYER_MM), 1)
     heights = (np.arange(count) - (count - 1) / 2) * (outline.thickness_mm / count)
-    shared = power_law_field(shape, 3.2, rng)
+    field_shape = _field_shape(outline)
+    size = (shape[1], shape[0])
+    shared = power_law_field(field_shape, 3.2, rng)
     threshold = 0.9 - 1.8 * outline.density
     layers = np.empty((count, *shape), dtype=np.float32)
     for layer in layers:
-        lumps = 1.1 * shared + power_law_field(shape, 2.8, rng) - threshold
-        gland = room / (1 + np.exp(-2.5 * lumps))
-        fibres = np.float32(0.05) * power_law_field(shape, 2.0, rng)
-        layer[:] = gland + fibres + _curves(outline, step, shape, rng)
+        lumps = 1.1 * shared + power_law_field(field_shape, 2.8, rng) - np.float32(threshold)
+        if lumps.shape != shape:
+            lumps = cv2.resize(lumps, size, interpolation=cv2.INTER_LINEAR)
+        layer[:] = room / (1 + np.exp(np.float32(-2.5) * lumps)) + _curves(
+            outline, step, shape, rng
+        )
     coarse_mm = step * outline.spacing_mm
     overlay = smear(layers.mean(axis=0), outline.thickness_mm / 2, coarse_mm)
     return Tissue(layers, tuple(float(h) for h in heights), overlay, outline, step)
@@ -149,12 +158,23 @@ def power_law_field(shape: tuple[int, ...], exponent: float, rng: np.random.Gene
     Mammograms have exponents near 3 (Burgess, Medical Physics 28, 2001).
     """
     height, width = shape
-    white = np.fft.rfft2(rng.standard_normal((height, width)))
+    white = np.fft.rfft2(rng.standard_normal((height, width), dtype=np.float32))
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
     frequency[0, 0] = np.inf
-    field = np.fft.irfft2(white * frequency ** (-exponent / 2), s=(height, width))
-    scaled: Floats = (field / field.std()).astype(np.float32)
-    return scaled
+    white *= (frequency ** (-exponent / 2)).astype(np.float32)
+    field: Floats = np.fft.irfft2(white, s=(height, width)).astype(np.float32, copy=False)
+    field /= field.std()
+    return field
+
+
+def _field_shape(outline: Outline) -> tuple[int, int]:
+    """Rows and columns of the random fields: the frame at about `FIELD_MM`, in multiples of 32, which
+    the Fourier transform likes."""
+    rows, cols = (
+        32 * max(round(extent * min(outline.spacing_mm / FIELD_MM, 1.0) / 32), 1)
+        for extent in (len(outline.edge_H), outline.width)
+    )
+    return rows, cols
 
 
 def _inward_mm(outline: Outline, step: int, height_mm: float) -> NDArray[np.float64]:
@@ -197,23 +217,27 @@ def _gland_room(outline: Outline, step: int, inward_mm: NDArray[np.float64]) -> 
 def _curves(
     outline: Outline, step: int, shape: tuple[int, ...], rng: np.random.Generator
 ) -> Floats:
-    """Cooper's ligaments (thin, many) and vessels (thicker, few) of one layer, in [0, 0.5]."""
+    """Cooper's ligaments (thin, many) and vessels (thicker, few) of one layer, in [0, 1].
+
+    A curve thinner than a pixel is drawn fainter, so that pixels hold what finer ones would average.
+    """
     canvas = np.zeros(shape, dtype=np.uint8)
     pixel_mm = step * outline.spacing_mm
     reach, centre = float(outline.edge_H.max()) / step, outline.centre_row / step
     half = outline.half_rows / step
-    for index in range(9):
-        vessel = index < 2
+    t = np.linspace(0, 1, 24)[:, None]
+    basis = np.hstack([(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3])
+    for index in range(VESSELS + LIGAMENTS):
+        vessel = index < VESSELS
         ends = rng.uniform((-1.0, 0.0), (1.0, 1.0), (4, 2))
         if not vessel:  # a ligament is short: it stays near its first point
-            ends[1:] = ends[0] + rng.uniform(-0.22, 0.22, (3, 2))
-        width_mm, strength = rng.uniform((0.5, 50), (1.1, 100)) if vessel else (0.4, 70)
-        t = np.linspace(0, 1, 40)[:, None]
-        basis = np.hstack([(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3])
+            ends[1:] = ends[0] + rng.uniform(-0.25, 0.25, (3, 2))
+        width_mm, strength = rng.uniform((0.7, 110), (1.5, 200)) if vessel else (0.6, 170)
         path = basis @ ends
         points = np.stack([path[:, 1] * reach, centre + path[:, 0] * half], axis=1)
         fixed = np.rint(points * 16).astype(np.int32)[:, None]
         thickness = max(round(width_mm / pixel_mm), 1)
-        cv2.polylines(canvas, [fixed], False, int(strength), thickness, cv2.LINE_AA, shift=4)
+        grey = int(strength * min(width_mm / (thickness * pixel_mm), 1.0))
+        cv2.polylines(canvas, [fixed], False, grey, thickness, cv2.LINE_AA, shift=4)
     curves: Floats = canvas.astype(np.float32) / np.float32(255)
     return curves

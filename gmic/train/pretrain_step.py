@@ -30,6 +30,7 @@ from gmic.backbone import GlobalNetwork
 from gmic.config import CLASSES, GMIC3DConfig
 from gmic.errors import ConfigError, DataError
 from gmic.train.initialise import initialise_network
+from gmic.train.step import slices_at_once
 from gmic.volume import CheckedSlices, SliceSource
 
 
@@ -106,12 +107,12 @@ class Pretrainer(nn.Module):
         config, weight = self.model_config, self.classifier.weight
         return CheckedSlices(volume_DHW, config.patch_extent, weight, config.binning)
 
-    def vector(self, slice_HW: Tensor) -> Tensor:
-        """One slice (H, W) to its features (C,)."""
-        features_Chw: Tensor = self.global_network(slice_HW[None, None])[0]
-        return (
-            features_Chw.amax((1, 2)) if self.config.pooling == "max" else features_Chw.mean((1, 2))
-        )
+    def vectors(self, slices_NHW: Tensor) -> Tensor:
+        """Slices (N, H, W) to their features (N, C)."""
+        features_NChw: Tensor = self.global_network(slices_NHW[:, None])
+        if self.config.pooling == "max":
+            return features_NChw.amax((2, 3))
+        return features_NChw.mean((2, 3))
 
     def head(self, vectors_DC: Tensor) -> Tensor:
         """The vectors of an image's slices (D, C) to its logits."""
@@ -130,7 +131,7 @@ class Pretrainer(nn.Module):
             InputError: See `gmic.volume.CheckedSlices`.
         """
         slices = self.slices_of(volume_DHW)
-        logits = self.head(torch.stack([self.vector(slices[d]) for d in range(slices.depth)]))
+        logits = self.head(torch.cat([self.vectors(slices[d][None]) for d in range(slices.depth)]))
         slices.require_contrast()
         return logits
 
@@ -173,10 +174,12 @@ def pretrain_step(
     choices = slice_choice or [None] * len(volumes)
     for volume, target, choice in zip(volumes, targets, choices, strict=True):
         slices = net.slices_of(volume)
-        chosen = range(slices.depth) if choice is None else choice.tolist()
+        chosen = list(range(slices.depth)) if choice is None else choice.tolist()
+        at_once = slices_at_once(slices, device)
         cast = torch.autocast(device.type, autocast_dtype, enabled=autocast_dtype is not None)
         with torch.no_grad(), cast:
-            vectors_DC = torch.stack([net.vector(slices[d]) for d in chosen])
+            parts = [chosen[i : i + at_once] for i in range(0, len(chosen), at_once)]
+            vectors_DC = torch.cat([net.vectors(_stacked(slices, part)) for part in parts])
         slices.require_contrast()
         vectors_DC = vectors_DC.to(net.classifier.weight.dtype).requires_grad_()
         loss = net.loss(net.head(vectors_DC), target, target_smoothing) / len(volumes)
@@ -184,9 +187,15 @@ def pretrain_step(
         total += loss.item()
         if vectors_DC.grad is None:
             continue
-        for d, gradient_C in zip(chosen, vectors_DC.grad, strict=True):
-            if bool(gradient_C.any()):
-                with cast:
-                    again_C = net.vector(slices[d])
-                torch.autograd.backward(again_C, gradient_C.to(again_C.dtype))
+        needed = vectors_DC.grad.ne(0).any(1).nonzero()[:, 0].tolist()
+        for first in range(0, len(needed), at_once):
+            part = needed[first : first + at_once]
+            with cast:
+                again_NC = net.vectors(_stacked(slices, [chosen[i] for i in part]))
+            torch.autograd.backward(again_NC, vectors_DC.grad[part].to(again_NC.dtype))
     return total
+
+
+def _stacked(slices: CheckedSlices, chosen: Sequence[int]) -> Tensor:
+    """Some slices of a volume: (N, H, W)."""
+    return torch.stack([slices[d] for d in chosen])

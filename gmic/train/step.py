@@ -30,8 +30,10 @@ from gmic.volume import CheckedSlices, SliceSource
 
 IntArray = NDArray[np.int64]
 
-SLICES_AT_ONCE = {"cpu": 1, "cuda": 8}
-"""Slices in one batch, by kind of device: a CPU works fastest on what fits its cache."""
+SLICES_AT_ONCE = 8
+PIXELS_AT_ONCE = {"cpu": 1 << 18, "cuda": SLICES_AT_ONCE * 2116 * 1339}
+"""Most slices in one batch, and most pixels, by kind of device: a CPU works fastest on what fits its
+cache. A full window is a batch of its own there; small ones come several at once."""
 
 
 class StepOptions(TypedDict, total=False):
@@ -94,9 +96,13 @@ def train_step(
         DivergedError: The model's predictions are not finite.
     """
     batch = _prepare(model, volumes, labels_B2, options)
-    at_once = SLICES_AT_ONCE.get(batch.labels_B2.device.type, 1)
     with torch.no_grad(), batch.autocast():
-        maps = [model.saliency_of(v.batches(v.chosen_D, at_once)) for v in batch.views]
+        maps = [
+            model.saliency_of(
+                v.batches(v.chosen_D, slices_at_once(v.slices, batch.labels_B2.device))
+            )
+            for v in batch.views
+        ]
     # Leaves: the backward pass of everything above them ends here, with dL/dA.
     leaves = [saliency_CDHW.requires_grad_() for saliency_CDHW in maps]
     result = _backward_from_maps(model, batch, leaves, beta, rng)
@@ -119,6 +125,12 @@ def plain_step(
     with batch.autocast():
         maps = [model.saliency_of(v.batches(v.chosen_D, v.slices.depth)) for v in batch.views]
     return _backward_from_maps(model, batch, maps, beta, rng)
+
+
+def slices_at_once(slices: CheckedSlices, device: torch.device) -> int:
+    """How many slices make a batch on a device."""
+    rows, cols = slices.pixels
+    return min(max(PIXELS_AT_ONCE.get(device.type, 0) // (rows * cols), 1), SLICES_AT_ONCE)
 
 
 class _View(NamedTuple):
@@ -244,7 +256,7 @@ def _backward_through_slices(model: GMIC3D, batch: _Batch, view: _View, leaf_CDH
     # A cell of 0 lies where its nonlinearity is flat, so it passes nothing on.
     grad_DCHW = torch.where(saliency_CDHW > 0, grad_CDHW, 0).transpose(0, 1)
     needed_D = grad_DCHW.ne(0).flatten(1).any(dim=1).nonzero()[:, 0].cpu().numpy()
-    at_once = SLICES_AT_ONCE.get(leaf_CDHW.device.type, 1)
+    at_once = slices_at_once(view.slices, leaf_CDHW.device)
     batches = view.batches(view.chosen_D[needed_D], at_once)
     for slices_NHW, first in zip(batches, range(0, len(needed_D), at_once), strict=True):
         with batch.autocast():

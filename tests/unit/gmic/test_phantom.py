@@ -14,7 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gmic.errors import InputError
-from gmic.phantom import VIEWS, LesionSpec, PhantomSpec, make_phantom, study_plan
+from gmic.phantom import (
+    VIEWS,
+    LesionSpec,
+    PhantomSpec,
+    locate_lesions,
+    make_phantom,
+    study_plan,
+)
 from gmic.preprocess import preprocess
 from tests.support.shared import ROOT
 
@@ -36,7 +43,7 @@ def test_truth_is_where_the_lesion_adds_most(breast: str, kind: str, seed: int) 
         if spec.laterality != breast:
             assert phantom.lesions == ()
             continue
-        bare = make_phantom(replace(spec, lesion=None)).volume_DHW
+        bare = make_phantom(replace(spec, lesions=())).volume_DHW
         added = phantom.volume_DHW.astype(np.int64) - bare
         (lesion,) = phantom.lesions
         assert lesion.label == kind
@@ -93,11 +100,9 @@ def test_preprocessing_keeps_the_lesion_in_the_window(view: str) -> None:
 def test_lesion_fades_and_smears_out_of_focus() -> None:
     # One slice in focus of a thick breast, far from it the rest.
     lesion = LesionSpec("benign", 6.0, 1.5, (0.0, 0.0, 0.5))
-    spec = PhantomSpec(3, "L", "CC", (31, 192, 144), SPACING_MM, slice_mm=2.0, lesion=lesion)
+    spec = PhantomSpec(3, "L", "CC", (31, 192, 144), SPACING_MM, slice_mm=2.0, lesions=(lesion,))
     phantom = make_phantom(spec)
-    added = (
-        phantom.volume_DHW.astype(np.int64) - make_phantom(replace(spec, lesion=None)).volume_DHW
-    )
+    added = phantom.volume_DHW.astype(np.int64) - make_phantom(replace(spec, lesions=())).volume_DHW
     frame, row, col = (int(value) for value in phantom.lesions[0].centre_zyx)
     profile = added[:, row - 1 : row + 2, col - 1 : col + 2].mean(axis=(1, 2))
     assert profile[frame] > 3 * profile[frame + 3] > 0
@@ -116,13 +121,13 @@ def test_mirroring_keeps_the_body_where_it_is() -> None:
 
 def test_one_place_of_the_breast_in_both_views() -> None:
     specs = plan(11)
-    assert specs[0].lesion == specs[1].lesion is not None
-    assert [spec.lesion for spec in specs[2:]] == [None, None]
+    assert specs[0].lesions == specs[1].lesions != ()
+    assert [spec.lesions for spec in specs[2:]] == [(), ()]
     middle = (SHAPE[0] - 1) / 2
     upper_outer = LesionSpec("benign", 4.0, 1.0, (0.8, 0.8, 0.5))
     lower_outer = replace(upper_outer, place=(0.8, -0.8, 0.5))
     high, low = (
-        [make_phantom(replace(spec, lesion=lesion)).lesions[0].centre_zyx for spec in specs[:2]]
+        [make_phantom(replace(spec, lesions=(lesion,))).lesions[0].centre_zyx for spec in specs[:2]]
         for lesion in (upper_outer, lower_outer)
     )
     assert high[0][0] < middle < low[0][0]  # CC: upper is nearer the first slice,
@@ -192,4 +197,69 @@ def test_lesions_that_cannot_be() -> None:
         LesionSpec("benign", 0, 1.0, (0.0, 0.0, 0.5))
     large = LesionSpec("benign", 60.0, 1.0, (0.0, 0.0, 0.5))
     with pytest.raises(InputError, match="does not fit"):
-        make_phantom(replace(plan(1)[0], lesion=large))
+        make_phantom(replace(plan(1)[0], lesions=(large,)))
+
+
+def test_fine_pixels_averaged_look_like_coarse_ones() -> None:
+    coarse_spec = study_plan(3, (3, 240, 180), ["L-CC"], lesion_breast="L", spacing_mm=0.8)[0]
+    fine_spec = study_plan(3, (3, 960, 720), ["L-CC"], lesion_breast="L", spacing_mm=0.2)[0]
+    coarse, fine = make_phantom(coarse_spec), make_phantom(fine_spec)
+    binned = fine.volume_DHW.reshape(3, 240, 4, 180, 4).mean(axis=(2, 4))
+    inside = (binned > 500) & (coarse.volume_DHW > 500)
+    difference = binned[inside] - coarse.volume_DHW[inside]
+    assert np.corrcoef(binned[inside], coarse.volume_DHW[inside])[0, 1] > 0.8
+    assert abs(difference.mean()) < 0.05 * binned[inside].mean()
+    assert np.divide(fine.lesions[0].centre_zyx, coarse.lesions[0].centre_zyx)[1:] == pytest.approx(
+        [4, 4], rel=0.1
+    )
+
+
+def test_a_projection_hides_what_a_slice_shows() -> None:
+    hidden, shown = [], []
+    for seed in range(4):
+        spec = study_plan(
+            seed, (24, 240, 180), ["L-CC"], lesion_breast="L", spacing_mm=1.0, slice_mm=2.0
+        )[0]
+        phantom = make_phantom(spec)
+        (lesion,) = phantom.lesions
+        frame = int(lesion.centre_zyx[0])
+        body = lesion.mask(frame, spec.shape[1:])
+        row0, col0, row1, col1 = lesion.box[1], lesion.box[2], lesion.box[4], lesion.box[5]
+        around = np.zeros_like(body)
+        around[max(row0 - 6, 0) : row1 + 6, max(col0 - 6, 0) : col1 + 6] = True
+        around &= ~body
+        images = (phantom.volume_DHW.mean(axis=0), phantom.volume_DHW[frame].astype(float))
+        for image, kept in zip(images, (hidden, shown), strict=True):
+            kept.append((image[body].mean() - image[around].mean()) / image.mean())
+    assert np.mean(shown) > 4 * np.mean(hidden)
+
+
+def test_distractors_are_there_and_no_part_of_the_truth() -> None:
+    spec = plan(8, breast=None)[0]
+    phantom = make_phantom(spec)
+    kinds = {thing.label for thing in phantom.distractors}
+    assert phantom.lesions == ()
+    assert kinds == {"island", "knot", "speck"}
+    bare = make_phantom(replace(spec, distractors=False))
+    assert bare.distractors == ()
+    brighter = phantom.volume_DHW.astype(np.int64) - bare.volume_DHW
+    islands = [thing for thing in phantom.distractors if thing.label == "island"]
+    assert all(
+        brighter[round(island.centre_zyx[0])][island.mask(round(island.centre_zyx[0]), SHAPE[1:])]
+        .mean() > 100
+        for island in islands
+    )  # fmt: skip
+
+
+def test_both_kinds_in_one_breast_lie_apart() -> None:
+    for spec in plan(6, kind="both")[:2]:
+        found = make_phantom(spec).lesions
+        assert {lesion.label for lesion in found} == {"malignant", "benign"}
+        rows = [lesion.centre_zyx[1] for lesion in found]
+        assert abs(rows[0] - rows[1]) > 10
+
+
+@pytest.mark.parametrize("breast", ["L", "R"])
+def test_lesions_are_located_without_voxels(breast: str) -> None:
+    for spec in plan(3, breast=breast):
+        assert locate_lesions(spec) == make_phantom(spec).lesions

@@ -1,0 +1,184 @@
+"""What the study does: how many breasts, which network, how it is trained, which runs there are."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gmic.config import GMIC3DConfig
+from gmic.errors import ConfigError
+from gmic.study.cohort import ImageSettings
+from gmic.train.settings import TrainConfig
+
+BINNING = 8
+"""Pixels of 0.1 mm averaged into one that the networks see: the study works at that spacing."""
+
+NETWORK = GMIC3DConfig(
+    window_shape=(264, 167),
+    patch_size=48,
+    num_patches=6,
+    top_t_fraction=0.05,
+    slice_margin=2,
+    stem_channels=16,
+    stage_channels=(16, 32, 64),
+    stage_strides=(1, 2, 2),
+    attention_channels=64,
+    local_channels=(32, 64, 128, 128),
+)
+"""A cell every 16 pixels (12.8 mm), half a million parameters: what two cores can train."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to build and train the model; all but one setting as in the main one.
+
+    Attributes:
+        name: Of the variant, in folders and tables.
+        about: What it is compared with, for the report.
+        model: Fields of the model's configuration that differ.
+        saliency: "relu-tanh" (V-B.5) or "sigmoid".
+        constant: Whether the saliency layer starts constant (V-B.4) or at random.
+        top_t_of: Cells counted as a share of one "slice" (V-B.3) or of the whole "volume" read.
+        projection: Read the mean over the slices, a 2D image, in place of the volume.
+    """
+
+    name: str
+    about: str
+    model: Mapping[str, Any] = field(default_factory=dict)
+    saliency: str = "relu-tanh"
+    constant: bool = True
+    top_t_of: str = "slice"
+    projection: bool = False
+
+
+MAIN = Variant("main", "the method as published, narrow")
+ABLATIONS = (
+    Variant("projection", "the same network on the mean over the slices", projection=True),
+    Variant("patches-1", "K = 1", {"num_patches": 1}),
+    Variant("patches-12", "K = 12", {"num_patches": 12}),
+    Variant("zeta-0", "zeta = 0", {"slice_margin": 0}),
+    Variant("zeta-all", "zeta = infinity", {"slice_margin": 100}),
+    Variant("top-t-volume", "t as a share of the volume", top_t_of="volume"),
+    Variant("sigmoid", "sigmoid in place of ReLU(tanh)", saliency="sigmoid"),
+    Variant("random", "saliency layer started at random", constant=False),
+)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the pre-training.
+
+    Attributes:
+        contrast: Least and greatest contrast of the lesions; the harder, the lower.
+        breasts: To learn from.
+        training: How it goes.
+    """
+
+    contrast: tuple[float, float]
+    breasts: int
+    training: TrainConfig
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """A whole study.
+
+    Attributes:
+        name: "quick" or "full".
+        breasts: Number of breasts in each split.
+        stages: Pre-training with the maximum over cells and slices, one after the other.
+        training: Of the whole model, after that.
+        omega: First value of the saliency layer's weights.
+        seeds: Of the main runs.
+        variants: Compared with the main run of the first seed.
+        images: The phantoms, as they are tested.
+        network: The model's configuration.
+    """
+
+    name: str
+    breasts: Mapping[str, int]
+    stages: tuple[Stage, ...]
+    training: TrainConfig
+    omega: float = 0.01
+    seeds: tuple[int, ...] = (0, 1, 2)
+    variants: tuple[Variant, ...] = ()
+    images: ImageSettings = field(default_factory=ImageSettings)
+    network: GMIC3DConfig = NETWORK
+
+    def runs(self) -> list[tuple[Variant, int]]:
+        """The independent runs, most important first."""
+        ablated = [(variant, self.seeds[0]) for variant in self.variants]
+        return [(MAIN, seed) for seed in self.seeds] + ablated
+
+
+def model_config(settings: StudySettings, variant: Variant) -> GMIC3DConfig:
+    """The model's configuration in one variant."""
+    return dataclasses.replace(settings.network, **variant.model)
+
+
+def shipped_config(config: GMIC3DConfig) -> GMIC3DConfig:
+    """The same model for windows of full resolution, which it averages itself."""
+    return dataclasses.replace(config, window_shape=(2116, 1339), binning=BINNING)
+
+
+def study_settings(name: str) -> StudySettings:
+    """The settings of a study by its name.
+
+    Raises:
+        ConfigError: An unknown name.
+    """
+    studies = {study.name: study for study in (QUICK, FULL)}
+    if name not in studies:
+        raise ConfigError(f"study {name!r}; give one of {', '.join(studies)}")
+    return studies[name]
+
+
+_PRETRAIN = TrainConfig(
+    learning_rate=1e-3,
+    batch=8,
+    patience=100,
+    schedule="cosine",
+    slice_step=3,
+    clip_norm=5.0,
+    metric="mean",
+    name="phantom-pretrained",
+)
+_TRAIN = TrainConfig(
+    learning_rate=3e-4,
+    beta=3e-4,
+    batch=4,
+    patience=100,
+    schedule="cosine",
+    slice_step=3,
+    target_smoothing=0.01,
+    clip_norm=5.0,
+    metric="mean",
+    name="gmic3d-phantom",
+)
+
+_EASY = Stage((2.2, 3.2), 150, dataclasses.replace(_PRETRAIN, learning_rate=2e-3, epochs=5))
+"""From scratch, lesions that stand out are needed: with the contrast of the test nothing is learned in
+the first thousand steps. Each following stage starts where the one before ended."""
+_MIDDLE = Stage((1.3, 1.9), 150, dataclasses.replace(_PRETRAIN, epochs=5))
+
+QUICK = StudySettings(
+    name="quick",
+    breasts={"train": 100, "valid": 20, "test": 40},
+    stages=(dataclasses.replace(_EASY, breasts=100),),
+    training=dataclasses.replace(_TRAIN, epochs=4),
+    seeds=(0,),
+    images=ImageSettings(contrast=(2.2, 3.2)),
+)
+FULL = StudySettings(
+    name="full",
+    breasts={"train": 400, "valid": 40, "test": 200},
+    stages=(
+        _EASY,
+        _MIDDLE,
+        Stage((0.9, 1.3), 400, dataclasses.replace(_PRETRAIN, epochs=6)),
+    ),
+    training=dataclasses.replace(_TRAIN, epochs=6),
+    variants=ABLATIONS,
+)
