@@ -9,7 +9,7 @@ from sqlalchemy import Connection, text
 
 from node.config import load_settings
 from node.db import make_engine
-from node.models import Base, UtcDateTime
+from node.models import Base, UtcDateTime  # node.db has imported every other table
 
 # Any number, the same for every migrator of this project.
 _LOCK = 7_301_204

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from node.errors import ConfigError, DatabaseUnavailable
+from node.learning_models import ModelVersion, TrainingRun
 from node.lifecycle import Event, sources_and_target
 from node.models import Delivery, Run, Study
 
@@ -129,7 +130,7 @@ def now(session: Session) -> datetime:
     return value.astimezone(UTC)
 
 
-Machine = type[Study] | type[Run] | type[Delivery]
+Machine = type[Study] | type[Run] | type[Delivery] | type[TrainingRun] | type[ModelVersion]
 
 
 def transition(
@@ -144,7 +145,7 @@ def transition(
 
     Args:
         session: of a writing transaction.
-        model: Study, Run or Delivery.
+        model: Study, Run, Delivery, TrainingRun or ModelVersion.
         what: the event; its table says from which states, and to which.
         where: which rows (id, attempt, ...).
         **values: other columns to set with it.

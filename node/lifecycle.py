@@ -1,8 +1,10 @@
-"""The three state machines, as tables. Nothing else in the project decides what state follows what.
+"""The state machines, as tables. Nothing else in the project decides what state follows what.
 
 Study     what was received:        RECEIVING -> COMPLETE | EXCLUDED, and back when an image arrives late
 Run       study generation x model: QUEUED -> RUNNING -> SUCCEEDED | FAILED, SUPERSEDED by a new generation
 Delivery  run x peer:               PENDING -> SENDING -> SENT | FAILED, CANCELLED when its run is superseded
+Training  data set x recipe:        QUEUED -> RUNNING -> SUCCEEDED | FAILED | CANCELLED, PAUSED in between
+Model     one set of weights:       CANDIDATE -> SHADOW -> ACTIVE -> RETIRED; only a person moves it
 
 A table maps (state, event) to the next state; a pair that is not in it cannot happen. Changes reach the database only
 through `node.db.transition`, which turns a row of the table into one conditional UPDATE.
@@ -74,6 +76,48 @@ class DeliveryEvent(StrEnum):
     CANCEL = "CANCEL"
 
 
+class TrainingState(StrEnum):
+    """Where a training stands."""
+
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    PAUSED = "PAUSED"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+class TrainingEvent(StrEnum):
+    """What can happen to a training."""
+
+    CLAIM = "CLAIM"
+    SUCCEED = "SUCCEED"
+    FAIL = "FAIL"
+    REQUEUE = "REQUEUE"  # transient error or expired lease: goes on from its checkpoint
+    PAUSE = "PAUSE"  # an administrator, or a more urgent training
+    RESUME = "RESUME"
+    CANCEL = "CANCEL"
+    RETRY = "RETRY"
+
+
+class ModelState(StrEnum):
+    """What a model version is used for."""
+
+    CANDIDATE = "CANDIDATE"
+    SHADOW = "SHADOW"  # reads every study; what it says is stored and never delivered
+    ACTIVE = "ACTIVE"  # answers for the node; there is at most one
+    RETIRED = "RETIRED"
+
+
+class ModelEvent(StrEnum):
+    """What a person can do with a model version."""
+
+    SHADOW = "SHADOW"
+    WITHDRAW = "WITHDRAW"  # from shadow
+    PROMOTE = "PROMOTE"
+    RETIRE = "RETIRE"
+
+
 STUDY: Mapping[tuple[StudyState, StudyEvent], StudyState] = {
     (StudyState.RECEIVING, StudyEvent.CLOSE): StudyState.COMPLETE,
     (StudyState.RECEIVING, StudyEvent.EXCLUDE): StudyState.EXCLUDED,
@@ -104,9 +148,41 @@ DELIVERY: Mapping[tuple[DeliveryState, DeliveryEvent], DeliveryState] = {
     (DeliveryState.FAILED, DeliveryEvent.CANCEL): DeliveryState.CANCELLED,
 }
 
-_TABLE_OF = {StudyEvent: STUDY, RunEvent: RUN, DeliveryEvent: DELIVERY}
+TRAINING: Mapping[tuple[TrainingState, TrainingEvent], TrainingState] = {
+    (TrainingState.QUEUED, TrainingEvent.CLAIM): TrainingState.RUNNING,
+    (TrainingState.RUNNING, TrainingEvent.SUCCEED): TrainingState.SUCCEEDED,
+    (TrainingState.RUNNING, TrainingEvent.FAIL): TrainingState.FAILED,
+    (TrainingState.RUNNING, TrainingEvent.REQUEUE): TrainingState.QUEUED,
+    (TrainingState.QUEUED, TrainingEvent.PAUSE): TrainingState.PAUSED,
+    (TrainingState.RUNNING, TrainingEvent.PAUSE): TrainingState.PAUSED,
+    (TrainingState.PAUSED, TrainingEvent.RESUME): TrainingState.QUEUED,
+    (TrainingState.QUEUED, TrainingEvent.CANCEL): TrainingState.CANCELLED,
+    (TrainingState.RUNNING, TrainingEvent.CANCEL): TrainingState.CANCELLED,
+    (TrainingState.PAUSED, TrainingEvent.CANCEL): TrainingState.CANCELLED,
+    (TrainingState.FAILED, TrainingEvent.RETRY): TrainingState.QUEUED,
+}
 
-Event = StudyEvent | RunEvent | DeliveryEvent
+MODEL: Mapping[tuple[ModelState, ModelEvent], ModelState] = {
+    (ModelState.CANDIDATE, ModelEvent.SHADOW): ModelState.SHADOW,
+    (ModelState.RETIRED, ModelEvent.SHADOW): ModelState.SHADOW,
+    (ModelState.SHADOW, ModelEvent.WITHDRAW): ModelState.CANDIDATE,
+    (ModelState.CANDIDATE, ModelEvent.PROMOTE): ModelState.ACTIVE,
+    (ModelState.SHADOW, ModelEvent.PROMOTE): ModelState.ACTIVE,
+    (ModelState.RETIRED, ModelEvent.PROMOTE): ModelState.ACTIVE,
+    (ModelState.ACTIVE, ModelEvent.RETIRE): ModelState.RETIRED,
+    (ModelState.SHADOW, ModelEvent.RETIRE): ModelState.RETIRED,
+    (ModelState.CANDIDATE, ModelEvent.RETIRE): ModelState.RETIRED,
+}
+
+_TABLE_OF = {
+    StudyEvent: STUDY,
+    RunEvent: RUN,
+    DeliveryEvent: DELIVERY,
+    TrainingEvent: TRAINING,
+    ModelEvent: MODEL,
+}
+
+Event = StudyEvent | RunEvent | DeliveryEvent | TrainingEvent | ModelEvent
 
 
 def sources_and_target(event: Event) -> tuple[frozenset[str], str]:

@@ -23,6 +23,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
@@ -66,7 +67,8 @@ class Base(DeclarativeBase):
     type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: JSON, list[Any]: JSON}
 
 
-def _one_of(column: str, states: type[StrEnum]) -> CheckConstraint:
+def one_of(column: str, states: type[StrEnum]) -> CheckConstraint:
+    """A column that holds a state of a machine, and nothing else."""
     listed = ", ".join(f"'{state.value}'" for state in states)
     return CheckConstraint(f"{column} IN ({listed})", name=column)
 
@@ -79,7 +81,7 @@ class Study(Base):
 
     __tablename__ = "studies"
     __table_args__ = (
-        _one_of("state", StudyState),
+        one_of("state", StudyState),
         CheckConstraint("generation >= 1", name="generation"),
         CheckConstraint(
             "(state = 'EXCLUDED') = (excluded_reason IS NOT NULL)", name="excluded_reason"
@@ -171,7 +173,7 @@ class Run(Base):
 
     __tablename__ = "runs"
     __table_args__ = (
-        _one_of("state", RunState),
+        one_of("state", RunState),
         CheckConstraint("attempt >= 0", name="attempt"),
         CheckConstraint("(state = 'RUNNING') = (lease_until IS NOT NULL)", name="lease"),
         CheckConstraint("state <> 'FAILED' OR error IS NOT NULL", name="error"),
@@ -193,6 +195,7 @@ class Run(Base):
     study_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("studies.id"))
     generation: Mapped[int]
     model_version: Mapped[str] = mapped_column(String(128))
+    shadow: Mapped[bool] = mapped_column(default=False, server_default=false())  # never delivered
     state: Mapped[str] = mapped_column(String(16), default=RunState.QUEUED.value)
     attempt: Mapped[int] = mapped_column(default=0)  # raised by each claim; fences late writers
     max_attempts: Mapped[int] = mapped_column(default=3)
@@ -296,7 +299,7 @@ class Delivery(Base):
 
     __tablename__ = "deliveries"
     __table_args__ = (
-        _one_of("state", DeliveryState),
+        one_of("state", DeliveryState),
         CheckConstraint("attempt >= 0", name="attempt"),
         CheckConstraint("(state = 'SENDING') = (lease_until IS NOT NULL)", name="lease"),
         CheckConstraint("(state = 'SENT') = (sent_at IS NOT NULL)", name="sent_at"),

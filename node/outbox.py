@@ -18,6 +18,7 @@ from node.models import Outbox
 
 INFER = ("tomonode.infer", "inference")
 DELIVER = ("tomonode.deliver", "delivery")
+TRAIN = ("tomonode.train", "training")
 QUEUES = ("inference", "delivery", "training")
 
 
