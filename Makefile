@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test check format bench lock clean
+.PHONY: setup demo test check format bench bench-table1 learn lock clean
 
 setup: $(VENV)/.ready
 
@@ -35,6 +35,15 @@ format: setup
 
 bench: setup
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+# Table I of the 3D-GMIC paper, counted and measured here (ARGS=--quick: two minutes)
+bench-table1: setup
+	@$(BIN)/python -m tests.bench.table1 $(ARGS)
+
+# what the method learns from image labels, on phantoms: quick takes minutes, STUDY=full an hour and a half
+STUDY ?= quick
+learn: setup
+	@$(BIN)/python -m gmic.study $(STUDY) --out "$(or $(OUT),study/$(STUDY))" $(ARGS)
 
 # rewrite requirements.lock with the newest versions that pyproject.toml allows
 lock: setup

@@ -1,7 +1,7 @@
 """Breasts of the study: who has what, and the images, made when first asked for and kept on disk.
 
-Benign and malignant lesions are drawn independently of each other, so neither label tells the other;
-one view's image never depends on another's. Shapes: D slices, H rows, W columns of the window.
+A breast has a benign lesion, a malignant one, or neither, so that "the first patch" has one lesion to
+cover; one view's image never depends on another's. Shapes: D slices, H rows, W columns of the window.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gmic.preprocess import preprocess
 from gmic.train.data import Example
 from gmic.window import WindowTransform
 
-VERSION = 2
+VERSION = 3
 """Of the phantom's look; a change makes kept images unusable."""
 SPLIT_SEEDS = {"train": 1_000_000, "valid": 2_000_000, "test": 3_000_000}
 """First seed of each split; a split never has a million breasts, so they share none."""
@@ -40,7 +40,7 @@ class ImageSettings:
         slice_mm: Distance of slices.
         views: Of each breast.
         contrast: Least and greatest contrast of a lesion, drawn for each breast.
-        prevalence: Share of breasts with a benign, and of those with a malignant lesion.
+        prevalence: Share of breasts with a benign lesion, and of those with a malignant one.
     """
 
     shape: tuple[int, int, int] = (24, 307, 236)
@@ -49,7 +49,7 @@ class ImageSettings:
     slice_mm: float = 2.0
     views: tuple[str, ...] = ("CC", "MLO")
     contrast: tuple[float, float] = (0.9, 1.3)
-    prevalence: float = 0.45
+    prevalence: float = 0.35
 
     @property
     def mean_radius_px(self) -> float:
@@ -60,16 +60,17 @@ class ImageSettings:
 def breast_plan(settings: ImageSettings, seed: int) -> tuple[tuple[int, int], list[PhantomSpec]]:
     """Labels (benign, malignant) of one breast and the specification of each of its views."""
     rng = np.random.default_rng([seed, VERSION])
-    benign, malignant = (int(value < settings.prevalence) for value in rng.random(2))
+    drawn = float(rng.random())
+    benign = int(drawn < settings.prevalence)
+    malignant = int(settings.prevalence <= drawn < 2 * settings.prevalence)
     contrast = float(rng.uniform(*settings.contrast))
     side = "LR"[int(rng.integers(2))]
-    kind = "both" if benign and malignant else "malignant" if malignant else "benign"
     specs = study_plan(
         seed,
         settings.shape,
         [f"{side}-{view}" for view in settings.views],
         lesion_breast=side if benign or malignant else None,
-        kind=kind,
+        kind="malignant" if malignant else "benign",
         contrast=contrast,
         spacing_mm=settings.spacing_mm,
         slice_mm=settings.slice_mm,

@@ -42,8 +42,7 @@ class ImageFinding:
         label: The class.
         peak_value: Saliency of the most salient cell of the class.
         peak_hit: Whether this cell lies on the lesion, in its slices.
-        patch_hit: Whether the first patch covers the lesion, in its slices. Patches serve both classes
-            at once, so where an image has both, one of the first two patches.
+        patch_hit: Whether the first patch covers the lesion, in its slices.
         any_patch_hit: Whether one of the K patches does.
         segmentation: DSC and PxAP after the maximum over the slices.
     """
@@ -106,7 +105,7 @@ def find(
         CLASSES[place],
         peak.value if peak else 0.0,
         peak_on_lesion(peak, [lesion], SLICE_MARGIN),
-        any(hits[: sum(example.labels)]),
+        hits[0],
         any(hits),
         segmentation_score(saliency_Dhw, flat_HW, field),
     )

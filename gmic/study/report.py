@@ -68,12 +68,11 @@ def _head(settings: StudySettings) -> list[str]:
         f"{breasts['train']} breasts to learn from, {breasts['valid']} to choose the epoch, "
         f"{breasts['test']} unseen ones to test on, {len(images.views)} views each; "
         f"{depth} slices of {rows} x {cols} pixels of {images.spacing_mm} mm, every {images.slice_mm} mm. "
-        f"{images.prevalence:.0%} of the breasts have a benign and, independently, as many a malignant "
-        f"lesion. The only label a model is told is whether a breast has one.",
+        f"{images.prevalence:.0%} of the breasts have a benign lesion, as many others a malignant one. "
+        f"The only label a model is told is whether a breast has which.",
         "",
         "A breast's score is the mean over its views. Intervals: 95 %, 1000 bootstrap resamples of breasts. "
-        "A breast with lesions of both classes counts as covered by the first patch when one of the first "
-        "two covers the lesion: patches serve both classes at once.",
+        "Where a model looks is taken from the view of the breast with the higher peak.",
         "",
     ]
 

@@ -158,27 +158,29 @@ _TRAIN = TrainConfig(
     name="gmic3d-phantom",
 )
 
-_EASY = Stage((2.2, 3.2), 150, dataclasses.replace(_PRETRAIN, learning_rate=2e-3, epochs=5))
+_STEADY = dataclasses.replace(_PRETRAIN, schedule="constant")
+_EASY = Stage((3.2, 4.6), 150, dataclasses.replace(_PRETRAIN, learning_rate=1.5e-3, epochs=10))
 """From scratch, lesions that stand out are needed: with the contrast of the test nothing is learned in
 the first thousand steps. Each following stage starts where the one before ended."""
-_MIDDLE = Stage((1.3, 1.9), 150, dataclasses.replace(_PRETRAIN, epochs=5))
+_STAGES = (
+    _EASY,
+    Stage((1.8, 2.8), 150, dataclasses.replace(_STEADY, epochs=4)),
+    Stage((1.2, 1.8), 150, dataclasses.replace(_STEADY, epochs=4)),
+    Stage((0.9, 1.3), 400, dataclasses.replace(_PRETRAIN, epochs=5)),
+)
 
 QUICK = StudySettings(
     name="quick",
     breasts={"train": 100, "valid": 20, "test": 40},
     stages=(dataclasses.replace(_EASY, breasts=100),),
-    training=dataclasses.replace(_TRAIN, epochs=4),
+    training=dataclasses.replace(_TRAIN, epochs=3),
     seeds=(0,),
-    images=ImageSettings(contrast=(2.2, 3.2)),
+    images=ImageSettings(contrast=(3.2, 4.6)),
 )
 FULL = StudySettings(
     name="full",
     breasts={"train": 400, "valid": 40, "test": 200},
-    stages=(
-        _EASY,
-        _MIDDLE,
-        Stage((0.9, 1.3), 400, dataclasses.replace(_PRETRAIN, epochs=6)),
-    ),
-    training=dataclasses.replace(_TRAIN, epochs=6),
+    stages=_STAGES,
+    training=dataclasses.replace(_TRAIN, epochs=4),
     variants=ABLATIONS,
 )
