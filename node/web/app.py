@@ -11,14 +11,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.staticfiles import StaticFiles
 from sqlalchemy.exc import ProgrammingError
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from node import log
 from node.blobs import BlobStore
 from node.config import Settings
 from node.db import Database
-from node.errors import ConfigError, Conflict, NodeError, NotFound, Transient
-from node.web import pages
+from node.errors import ConfigError, Conflict, InvalidLabel, NodeError, NotFound, Transient
+from node.web import labels, pages
 from node.web.guard import HEADERS, Guard
 from node.web.render import STATIC, VERSION, error_page
 
@@ -26,6 +26,7 @@ _STATUS: tuple[tuple[type[NodeError], int, str], ...] = (
     (NotFound, 404, "Not here"),
     (Conflict, 409, "Not now"),
     (ConfigError, 400, "Not understood"),
+    (InvalidLabel, 400, "Not understood"),
     (Transient, 503, "The node is not well"),
     (NodeError, 500, "That did not work"),
 )
@@ -50,6 +51,7 @@ def create_app(settings: Settings) -> FastAPI:
         openapi_url=None,
     )
     app.state.node = pages.Node(settings, db, store)
+    app.include_router(labels.router)  # first: its addresses lie below a study's
     app.include_router(pages.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_middleware(Guard, settings=settings)
@@ -61,36 +63,43 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-def _node_error(_request: Request, error: Exception) -> Response:
+def _answer(request: Request, status: int, title: str, message: str) -> Response:
+    """An error for whoever asked: a page for people, JSON for programs."""
+    if request.url.path.startswith("/api/"):
+        return JSONResponse({"error": title, "message": message}, status)
+    return error_page(status, title, message)
+
+
+def _node_error(request: Request, error: Exception) -> Response:
     for kind, status, title in _STATUS:
         if isinstance(error, kind):
-            return error_page(status, title, str(error))
+            return _answer(request, status, title, str(error))
     raise error
 
 
-def _no_schema(_request: Request, error: Exception) -> Response:
+def _no_schema(request: Request, error: Exception) -> Response:
     log.get().error("schema does not fit", code=type(error).__name__)
     message = "the database is not at the schema of this program; run `tomonode db upgrade`"
-    return error_page(503, "The node is not well", message)
+    return _answer(request, 503, "The node is not well", message)
 
 
-def _not_understood(_request: Request, error: Exception) -> Response:
+def _not_understood(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     if first["loc"][0] == "path":
-        return error_page(
-            404, "Not here", "no page has this address; the work list has all studies"
+        return _answer(
+            request, 404, "Not here", "no page has this address; the work list has all studies"
         )
-    return error_page(400, "Not understood", f"{first['loc'][-1]}: {first['msg']}")
+    return _answer(request, 400, "Not understood", f"{first['loc'][-1]}: {first['msg']}")
 
 
-def _http_error(_request: Request, error: Exception) -> Response:
+def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     message = "no page has this address; the work list has all studies"
     if error.status_code != HTTPStatus.NOT_FOUND:
         message = error.detail
     title = "Not here" if error.status_code == HTTPStatus.NOT_FOUND else "Not understood"
-    return error_page(error.status_code, title, message)
+    return _answer(request, error.status_code, title, message)
 
 
 def _fault(_request: Request, error: Exception) -> Response:

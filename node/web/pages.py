@@ -1,9 +1,9 @@
-"""The routes. Each opens one reading transaction, reads a view and renders it; retry alone writes."""
+"""The routes of pages. Each opens one reading transaction, reads a view and renders it; retry alone writes here."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -14,11 +14,12 @@ from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session
 from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
 
-from node import deliveries, runs, studies, views
+from node import deliveries, registry, runs, studies, views
 from node.blobs import BlobStore
 from node.config import Settings
 from node.db import Database, now
 from node.errors import Conflict, DatabaseUnavailable, NotFound
+from node.labels.views import study_labels
 from node.model_version import model_version
 from node.models import Artifact, Study
 from node.views.worklist import MAX_ROWS
@@ -79,10 +80,17 @@ def after_refused_retry(study_uid: str) -> Response:
 @router.get("/studies/{study_uid:path}")
 def study(node: Here, study_uid: str) -> Response:
     """The page of one study."""
-    return _study_page(node, study_uid)
+    return study_page(node, study_uid)
 
 
-def _study_page(node: Node, study_uid: str, status: int = 200, notice: str = "") -> Response:
+def study_page(
+    node: Node,
+    study_uid: str,
+    status: int = 200,
+    notice: str = "",
+    form: Mapping[str, str] | None = None,
+) -> Response:
+    """The page of one study, with a notice; with what a form held (even nothing) the form is open."""
     with node.db.reading() as session:
         at = now(session)
         return page(
@@ -91,7 +99,9 @@ def _study_page(node: Node, study_uid: str, status: int = 200, notice: str = "")
             now=at,
             overview=views.overview(session, node.settings, at),
             study=views.study_page(session, study_uid, node.settings, at),
+            labels=study_labels(session, studies.find(session, study_uid), at.date()),
             notice=notice,
+            form=form,
         )
 
 
@@ -101,12 +111,12 @@ def retry_study(node: Here, request: Request, study_uid: str) -> Response:
 
     def change(session: Session) -> None:
         found = studies.find(session, study_uid)
-        wanted = model_version(node.settings)
+        wanted = registry.answering(session, model_version(node.settings))
         runs.retry(session, found, node.settings, wanted, now(session))
 
     refused = _refused(node, change)
     if refused is not None:
-        return _study_page(node, study_uid, _status(refused), str(refused))
+        return study_page(node, study_uid, _status(refused), str(refused))
     return _back(request, f"/studies/{path_part(study_uid)}")
 
 

@@ -11,12 +11,14 @@ from html.parser import HTMLParser
 import httpx
 import pytest
 
-from node import runs, schema, studies
+from node import registry, runs, schema, studies
 from node.config import Settings
-from node.db import Database
+from node.db import Database, now
 from node.lifecycle import DeliveryState, RunState
 from node.models import Delivery, Run
+from node.promotion import Signed
 from tests.support.factory import Factory, picture
+from tests.support.versions import register
 from tests.support.web import served
 
 
@@ -146,6 +148,26 @@ def test_study_page_shows_everything(factory: Factory, client: httpx.Client) -> 
         assert kind in text
     assert "Breast Tomosynthesis Image Storage" in text
     assert "decode 3.2, model 14.8, write 0.9" in text
+
+
+def test_what_was_read_in_shadow_is_shown_apart(factory: Factory, client: httpx.Client) -> None:
+    with factory.db.transaction() as session:
+        register(session, "trial-1")
+        registry.shadow(session, "trial-1", Signed("ann"), now(session))
+    study_uid = factory.receive()
+    normal = factory.close(study_uid)
+    with factory.db.reading() as session:
+        (trial,) = (run.id for run in studies.find(session, study_uid).runs if run.shadow)
+    factory.succeed(normal, {"L-MLO": 0.876})
+    factory.succeed(trial, {"L-MLO": 0.432})
+    text = read(client.get(f"/studies/{study_uid}"))
+    head, _, apart = text.partition("In shadow")
+    assert "L MLO 0.876" in head
+    assert "0.432" not in head
+    assert "trial-1" in apart
+    assert "L MLO 0.432" in apart
+    assert "Earlier runs" not in text
+    assert "done" in head
 
 
 def test_work_list_has_no_patient_attribute(factory: Factory, client: httpx.Client) -> None:
@@ -316,8 +338,12 @@ def test_nothing_hostile_is_injected(factory: Factory, client: httpx.Client) -> 
         assert "<b>PEER" not in answer.text
         assert not [a for _, a in found.tags if any(name.startswith("on") for name in a)]
     assert '"><script>alert(1)</script>' in _Text(client.get(links[0]).text).text
-    (action,) = set(re.findall(r'action="(/studies/[^"]+)"', client.get(links[0]).text))
-    assert client.post(action).status_code == 303
+    actions = set(re.findall(r'action="(/studies/[^"]+)"', client.get(links[0]).text))
+    assert actions == {f"{links[0]}/labels", f"{links[0]}/retry"}
+    label = {"laterality": "L", "birads": "4", "source": hostile, "by": hostile}
+    assert client.post(f"{links[0]}/labels", data=label).status_code == 303
+    assert hostile not in client.get(links[0]).text
+    assert client.post(f"{links[0]}/retry").status_code == 303
 
 
 def test_headers_of_every_answer(factory: Factory, client: httpx.Client) -> None:
