@@ -13,6 +13,9 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
+_FROZEN = "a frozen data set is never changed"
+_FROZEN_TABLES = ("datasets", "dataset_items", "dataset_exclusions")
+
 
 def upgrade() -> None:
     """Apply."""
@@ -352,10 +355,51 @@ def upgrade() -> None:
         batch_op.add_column(
             sa.Column("shadow", sa.Boolean(), server_default=sa.false(), nullable=False)
         )
+    _remake_live_index(["study_id", "generation", "model_version", "shadow"])
+    _freeze_datasets()
+
+
+def _remake_live_index(columns: list[str]) -> None:
+    live = sa.text("state <> 'SUPERSEDED'")
+    op.drop_index("uq_runs_live", table_name="runs")
+    op.create_index(
+        "uq_runs_live", "runs", columns, unique=True, sqlite_where=live, postgresql_where=live
+    )
+
+
+def _remove_shadow_runs() -> None:
+    shadow = "(SELECT id FROM runs WHERE shadow)"
+    for table in ("image_results", "artifacts"):
+        op.execute(f"DELETE FROM {table} WHERE run_id IN {shadow}")
+    op.execute("DELETE FROM runs WHERE shadow")
+
+
+def _freeze_datasets() -> None:
+    """Rows of data sets are written once: the database itself refuses to change or remove them."""
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute(
+            f"CREATE FUNCTION tomonode_frozen() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            f" RAISE EXCEPTION '{_FROZEN}' USING ERRCODE = 'integrity_constraint_violation'; END $$"
+        )
+        for table in _FROZEN_TABLES:
+            op.execute(
+                f"CREATE TRIGGER {table}_frozen BEFORE UPDATE OR DELETE OR TRUNCATE ON {table}"
+                " FOR EACH STATEMENT EXECUTE FUNCTION tomonode_frozen()"
+            )
+        return
+    for table in _FROZEN_TABLES:
+        for change in ("update", "delete"):
+            op.execute(
+                f"CREATE TRIGGER {table}_no_{change} BEFORE {change.upper()} ON {table}"
+                f" BEGIN SELECT RAISE(ABORT, '{_FROZEN}'); END"
+            )
 
 
 def downgrade() -> None:
-    """Undo."""
+    """Undo; triggers go with their tables."""
+    # What was read in shadow has no place in the older schema, nor has anything that hangs on it.
+    _remove_shadow_runs()
+    _remake_live_index(["study_id", "generation", "model_version"])
     with op.batch_alter_table("runs", schema=None) as batch_op:
         batch_op.drop_column("shadow")
 
@@ -395,3 +439,5 @@ def downgrade() -> None:
     op.drop_table("assessments")
     op.drop_table("label_imports")
     op.drop_table("datasets")
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute("DROP FUNCTION tomonode_frozen()")
