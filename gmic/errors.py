@@ -9,6 +9,7 @@
     ├── CheckpointError      a checkpoint that is damaged, foreign or of another training
     ├── TrainingError        a training that cannot go on: its folder is in use, a process was lost
     │   └── DivergedError    its loss, gradients or scores are no longer numbers
+    ├── Interrupted          whoever watches a training ended it; it can be resumed
     └── DeviceMemoryError    the device ran out of memory while computing
 
 `TrainingError` and `DeviceMemoryError` depend on what else is going on; all others, `DivergedError`
@@ -53,6 +54,10 @@ class TrainingError(GmicError, RuntimeError):
 
 class DivergedError(TrainingError):
     """A training whose loss, gradients or scores are no longer numbers."""
+
+
+class Interrupted(GmicError):
+    """Raised by who watches a training, to end it where it stands: the loop keeps a checkpoint first."""
 
 
 class DeviceMemoryError(GmicError, MemoryError):

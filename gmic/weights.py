@@ -9,16 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from gmic import untrained
@@ -26,6 +22,7 @@ from gmic.config import GMIC3DConfig
 from gmic.errors import ConfigError, WeightsError
 from gmic.model import GMIC3D
 from gmic.published import published_name, read_checkpoint
+from gmic.weights_file import no_card, read_file, serialised, write_file
 
 FORMAT = "gmic3d-1"
 
@@ -94,17 +91,8 @@ def save(model: GMIC3D, path: str | Path, info: WeightsInfo) -> WeightsInfo:
     Raises:
         OSError: It could not be written.
     """
-    data, path = _serialise(model, info), Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return dataclasses.replace(info, config=model.config, sha256=hashlib.sha256(data).hexdigest())
+    digest = write_file(Path(path), _serialise(model, info))
+    return dataclasses.replace(info, config=model.config, sha256=digest)
 
 
 def load(path: str | Path) -> tuple[GMIC3D, WeightsInfo]:
@@ -114,20 +102,44 @@ def load(path: str | Path) -> tuple[GMIC3D, WeightsInfo]:
         WeightsError: The file cannot be read, is damaged, is foreign, or does not fit its own
             configuration.
     """
-    path = Path(path)
+    tensors, card, digest = read_file(Path(path))
+    if card.get("format") != FORMAT:
+        raise WeightsError(f"weights file {path} has format {card.get('format')!r}, not {FORMAT}")
+    info = info_of(card, digest, card.get("config"), Path(path))
+    return filled(info.config, tensors), info
+
+
+def info_of(card: Mapping[str, Any], digest: str, config: Any, path: Path) -> WeightsInfo:
+    """What a card says of weights whose configuration has these values.
+
+    Raises:
+        WeightsError: Something is missing in it, or no model can have these values.
+    """
     try:
-        data = path.read_bytes()
-        tensors = safetensors.torch.load(data)
-    except OSError as error:
-        raise WeightsError(f"cannot read weights file {path}: {error.strerror}") from error
-    except SafetensorError as error:
-        raise WeightsError(
-            f"weights file {path} is damaged or not safetensors ({error}); copy it again"
-        ) from error
-    info = _read_card(data, path)
-    model = _empty_model(info.config)
+        return WeightsInfo(
+            name=str(card["name"]),
+            version=str(card["version"]),
+            sha256=digest,
+            trained=bool(card["trained"]),
+            description=str(card["description"]),
+            segment_threshold=card["segment_threshold"],
+            config=GMIC3DConfig.from_dict(config),
+        )
+    except ConfigError as error:
+        raise WeightsError(f"weights file {path} has a bad configuration: {error}") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise no_card(path) from error
+
+
+def filled(config: GMIC3DConfig, tensors: Mapping[str, Any]) -> GMIC3D:
+    """A model with these weights, by its own names, in evaluation mode.
+
+    Raises:
+        WeightsError: Names, shapes or values that do not fit.
+    """
+    model = _empty_model(config)
     _fill(model, tensors, {name: name for name in model.state_dict()})
-    return model.eval(), info
+    return model.eval()
 
 
 def seeded(config: GMIC3DConfig, seed: int) -> tuple[GMIC3D, WeightsInfo]:
@@ -216,41 +228,19 @@ def _few(names: Iterable[str], shown: int = 3) -> str:
 
 def _serialise(model: GMIC3D, info: WeightsInfo) -> bytes:
     """The bytes of a weights file: a function of the weights, the configuration and the card."""
-    card = {
+    return serialised(model.state_dict(), {**card_of(info), "config": model.config.to_dict()})
+
+
+def card_of(info: WeightsInfo) -> dict[str, Any]:
+    """What a file's card says of the weights, without their configuration."""
+    return {
         "format": FORMAT,
         "name": info.name,
         "version": info.version,
         "trained": info.trained,
         "description": info.description,
         "segment_threshold": info.segment_threshold,
-        "config": model.config.to_dict(),
     }
-    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    return safetensors.torch.save(tensors, {"gmic": json.dumps(card, sort_keys=True)})
-
-
-def _read_card(data: bytes, path: Path) -> WeightsInfo:
-    """The card in the header of a file that safetensors has already accepted."""
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    try:
-        card = json.loads(header["__metadata__"]["gmic"])
-        if card["format"] != FORMAT:
-            raise WeightsError(f"weights file {path} has format {card['format']!r}, not {FORMAT}")
-        return WeightsInfo(
-            name=str(card["name"]),
-            version=str(card["version"]),
-            sha256=hashlib.sha256(data).hexdigest(),
-            trained=bool(card["trained"]),
-            description=str(card["description"]),
-            segment_threshold=card["segment_threshold"],
-            config=GMIC3DConfig.from_dict(card["config"]),
-        )
-    except ConfigError as error:
-        raise WeightsError(f"weights file {path} has a bad configuration: {error}") from error
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-        raise WeightsError(
-            f"weights file {path} has no gmic card; convert published checkpoints first"
-        ) from error
 
 
 def _empty_model(config: GMIC3DConfig) -> GMIC3D:

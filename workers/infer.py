@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from functools import cached_property, partial
+from functools import partial
 
 from structlog.contextvars import bound_contextvars
 
@@ -15,9 +15,8 @@ from node.config import Settings
 from node.db import Database
 from node.errors import DatabaseUnavailable, DiskFull
 from node.runs import ArtifactFile, Claim, Failure, Outcome
-from workers.errors import ModelMismatch
+from workers.models import Models
 from workers.pipeline import Analysis, ResultFile, analyse_study, run_context
-from workers.predictor import Predictor
 from workers.task import Check, Job, perform, persist
 from workers.volumes import Source, Stopwatch
 
@@ -26,7 +25,7 @@ _ROOM_BYTES = 64 * 2**20
 
 
 class InferenceWorker:
-    """Takes runs, one at a time. Make one a process; the model is loaded with the first run."""
+    """Takes runs, one at a time. Make one a process; a model is loaded with the first run that names it."""
 
     def __init__(self, settings: Settings, name: str) -> None:
         """`name` is what the database calls this worker."""
@@ -34,14 +33,7 @@ class InferenceWorker:
         self._name = name
         self._db = Database(settings.db_url)
         self._blobs = BlobStore(settings.blob_root, settings.spool)
-
-    @cached_property
-    def predictor(self) -> Predictor:
-        """The model of this process."""
-        predictor = Predictor.load(self._settings)
-        identity = predictor.identity
-        log.get().info("model loaded", model=identity.version, device=identity.device)
-        return predictor
+        self._models = Models(self._db, self._blobs, settings)
 
     def handle(self, run_id: uuid.UUID) -> str:
         """Claim a run and do it: "done", "lost", the state a failure led to, or "" where nothing was claimed."""
@@ -68,12 +60,7 @@ class InferenceWorker:
     def _body(self, held: Claim, check: Check) -> bool:
         watch = Stopwatch()
         with watch.stage("load"):
-            predictor = self.predictor
-        if held.model_version != predictor.identity.version:
-            raise ModelMismatch(
-                f"the run is for model {held.model_version}, this worker holds {predictor.identity.version};"
-                " restart the node's workers, or retry the study to queue it for the present model"
-            )
+            predictor = self._models.get(held.model_version, shadow=held.shadow)
         artifacts: list[ArtifactFile] = []
         run = run_context(
             predictor.identity,

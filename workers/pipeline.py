@@ -138,7 +138,7 @@ def _analyse_image(decode: Callable[[], Decoded], run: RunContext, analysis: Ana
             volume_DHW,
             image.laterality,
             image.view_family,
-            window_shape=predictor.identity.config.window_shape,
+            window_shape=predictor.identity.window_shape,
         )
         # A finding lies in the breast: cells that see air alone are not marked.
         breast_HW = breast_mask(max_projection(volume_DHW))

@@ -1,12 +1,12 @@
-"""The model of this process: which one, loaded when first needed and once, and what it is called.
+"""A model in memory, or an ensemble of some, and what it is called.
 
-The node names a model version without torch (`node.model_version`); this module loads what that name stands for.
+The node names a model version without torch; `workers.models` finds its weights, this module reads images with them.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dicom_io.findings import LABELS, Algorithm, Label
-from gmic import weights
+from gmic import bundle, weights
+from gmic.bundle import Bundle
 from gmic.config import CLASSES, GMIC3DConfig
+from gmic.engine.ensemble import Ensemble
 from gmic.errors import ConfigError as ModelConfigError
 from gmic.geometry import ReceptiveField
 from gmic.inference import Predictor as Model
@@ -38,7 +40,12 @@ class ModelIdentity:
     description: str
     operating_point: float
     device: str
-    config: GMIC3DConfig
+    configs: tuple[GMIC3DConfig, ...]  # of each member of an ensemble; they read the same window
+
+    @property
+    def window_shape(self) -> tuple[int, int]:
+        """Rows and columns of the window that the model reads (pixels)."""
+        return self.configs[0].window_shape
 
     def algorithm(self) -> Algorithm:
         """The algorithm as a report shows it; nothing that a GPU or a CPU would change."""
@@ -48,10 +55,11 @@ class ModelIdentity:
             weights_sha256=self.weights_sha256,
             trained=self.trained,
             parameters={
-                "patches": str(self.config.num_patches),
-                "top_t_fraction": f"{self.config.top_t_fraction:g}",
-                "slice_margin": str(self.config.slice_margin),
-                "window": "x".join(map(str, self.config.window_shape)),
+                **({"members": str(len(self.configs))} if len(self.configs) > 1 else {}),
+                "patches": _each(config.num_patches for config in self.configs),
+                "top_t_fraction": _each(f"{config.top_t_fraction:g}" for config in self.configs),
+                "slice_margin": _each(config.slice_margin for config in self.configs),
+                "window": "x".join(map(str, self.window_shape)),
             },
         )
 
@@ -77,11 +85,11 @@ class Prediction:
 
 
 class Predictor:
-    """One model in memory. Make one a process; `predict` is not for several threads."""
+    """One model in memory, or the members of one ensemble; `predict` is not for several threads."""
 
-    def __init__(self, model: Model, identity: ModelIdentity) -> None:
+    def __init__(self, models: Sequence[Model], identity: ModelIdentity) -> None:
         self.identity = identity
-        self._model = model
+        self._models = tuple(models)
 
     @classmethod
     def load(cls, settings: Settings) -> Predictor:
@@ -95,49 +103,62 @@ class Predictor:
         """
         if settings.weights is None:
             model, info = weights.seeded(GMIC3DConfig(), UNTRAINED_SEED)
-            version = UNTRAINED
-        else:
-            model, info = weights.load(settings.weights)
-            version = model_version(settings)
-            if not version.startswith(info.name):
-                raise ConfigError(
-                    f"weights {settings.weights} changed while being read ({version}, {info.name}); start again"
-                )
+            return cls.of(Bundle((model,), info), UNTRAINED, settings)
+        found, version = bundle.load(settings.weights), model_version(settings)
+        if not version.startswith(found.info.name):
+            raise ConfigError(
+                f"weights {settings.weights} changed while being read ({version}, {found.info.name}); start again"
+            )
+        return cls.of(found, version, settings)
+
+    @classmethod
+    def of(cls, found: Bundle, version: str, settings: Settings) -> Predictor:
+        """Put models on the configured device, called by the version's name.
+
+        Raises:
+            DeviceMissing: no such device.
+            DeviceMemoryError: the device has no room.
+        """
+        device = None if settings.device == "auto" else settings.device
+        threads = settings.threads or _cpus()
         try:
-            device = None if settings.device == "auto" else settings.device
-            held = Model(model, info, device=device, threads=settings.threads or _cpus())
+            models = [Model(m, found.info, device=device, threads=threads) for m in found.models]
         except ModelConfigError as error:
             raise DeviceMissing(f"setting TOMONODE_DEVICE={settings.device!r}: {error}") from None
         identity = ModelIdentity(
             version=version,
-            weights_sha256=info.sha256,
-            trained=info.trained,
-            description=info.description,
-            operating_point=settings.segment_threshold or info.segment_threshold,
-            device=str(held.device),
-            config=held.config,
+            weights_sha256=found.info.sha256,
+            trained=found.info.trained,
+            description=found.info.description,
+            operating_point=settings.segment_threshold or found.info.segment_threshold,
+            device=str(models[0].device),
+            configs=found.configs,
         )
-        return cls(held, identity)
+        return cls(models, identity)
 
     @property
     def on_gpu(self) -> bool:
         """Whether the CPU is free while the model computes."""
-        return self._model.device.type != "cpu"
+        return self._models[0].device.type != "cpu"
 
     @property
     def receptive_field(self) -> ReceptiveField:
         """Where a saliency cell lies on the window."""
-        return self._model.model.receptive_field
+        return self._models[0].model.receptive_field
 
     def predict(self, window_DHW: NDArray[np.float32], check: Callable[[], None]) -> Prediction:
         """Read one standardised window; `check` is called before each slice and may raise.
+
+        Of an ensemble, scores and saliency are the members' means, so regions are those of the mean map.
 
         Raises:
             InputError: the window cannot be read.
             DeviceMemoryError: the device ran out of memory.
         """
-        output = self._model.predict(_CheckedWindow(window_DHW, check))
+        window = _CheckedWindow(window_DHW, check)
+        output = Ensemble(self._models).predict(window)
         scores = output.y_final.tolist()
+        assert output.saliency_CDHW is not None  # `gmic.bundle` takes members of one grid alone
         return Prediction(dict(zip(LABELS, scores, strict=True)), output.saliency_CDHW.numpy())
 
 
@@ -153,6 +174,12 @@ class _CheckedWindow:
         self._check()
         slice_hw: NDArray[np.float32] = self._window_DHW[index]
         return slice_hw
+
+
+def _each(values: Iterable[object]) -> str:
+    """A value that all members share, or theirs in order."""
+    found = [str(value) for value in values]
+    return found[0] if len(set(found)) == 1 else ", ".join(found)
 
 
 def _cpus() -> int:

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gmic.errors import CheckpointError, DivergedError
+from gmic.errors import CheckpointError, DivergedError, Interrupted
 from gmic.train.checkpoint import decode, encode, only_writer, require_same, write_atomically
 from gmic.train.distributed import Group, running_statistics
 from gmic.train.settings import TrainConfig
@@ -165,7 +165,11 @@ class _Loop:
             if state.step % config.checkpoint_every == 0 and state.step < self.steps:
                 self._keep()
         self.task.module.eval()
-        metrics = self.task.measure(self._scores())
+        try:
+            metrics = self.task.measure(self._scores())
+        except Interrupted:
+            self._keep()  # the epoch's steps are done
+            raise
         state.epoch += 1
         row = {"epoch": state.epoch, "loss": state.loss_sum / self.steps, **metrics}
         state.history.append(row)
@@ -262,4 +266,8 @@ class _Loop:
     ) -> None:
         if self.watch is not None:
             seconds = time.monotonic() - self.started
-            self.watch(Progress(epoch, step, self.steps, loss, metrics, seconds))
+            try:
+                self.watch(Progress(epoch, step, self.steps, loss, metrics, seconds))
+            except Interrupted:
+                self._keep()
+                raise

@@ -133,7 +133,7 @@ class Subject:
         train_set: See `gmic.train.trainer.train`.
         valid_set: The same.
         training: A trial replaces learning rate, beta and seed.
-        start: Pre-trained global network, or None to start from scratch.
+        start: Pre-trained global network, a model of the same channels, or None to start from scratch.
         device: Where to train, as torch names it.
     """
 
@@ -141,7 +141,7 @@ class Subject:
     train_set: ImageSet
     valid_set: ImageSet
     training: TrainConfig
-    start: Pretrainer | None = None
+    start: Pretrainer | GMIC3D | None = None
     device: str = "cpu"
 
 

@@ -77,7 +77,8 @@ def train(
             do not matter.
         group: The processes of a data-parallel training (`gmic.train.distributed.joined`).
         on_progress: Told after each step and each epoch; what it raises ends the training, which
-            can then be resumed.
+            can then be resumed: after `gmic.errors.Interrupted` from where it stood, else from the
+            last checkpoint.
 
     Raises:
         DataError: A set from which a class cannot be learned or measured, or shared patients.

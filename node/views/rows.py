@@ -245,7 +245,7 @@ def _queue_positions(session: Session, at: datetime) -> dict[uuid.UUID, int]:
     """How many due runs are queued before each due run."""
     due = session.execute(
         select(Run.id)
-        .where(Run.state == RunState.QUEUED, Run.not_before <= at)
+        .where(Run.state == RunState.QUEUED, Run.not_before <= at, Run.shadow.is_(False))
         .order_by(Run.created_at)
     ).scalars()
     return {run_id: position for position, run_id in enumerate(due)}

@@ -73,6 +73,7 @@ class RunView:
     attempt: int
     max_attempts: int
     model_version: str
+    shadow: bool
     model: Mapping[str, Any] | None
     trained: bool | None
     worker: str | None
@@ -134,6 +135,7 @@ def _run(
         attempt=run.attempt,
         max_attempts=run.max_attempts,
         model_version=run.model_version,
+        shadow=run.shadow,
         model=run.model,
         trained=trained(run),
         worker=run.worker,

@@ -33,11 +33,11 @@ _deliveries = (
 
 
 def with_newest_run(query: Select[*_Columns]) -> Select[*_Columns]:
-    """Join each study's newest run, if it has one."""
+    """Join each study's newest run, if it has one; runs in shadow do not count."""
     one = aliased(Run)
     newest = (
         select(one.id)
-        .where(one.study_id == Study.id)
+        .where(one.study_id == Study.id, one.shadow.is_(False))
         .order_by(one.created_at.desc())
         .limit(1)
         .correlate(Study)

@@ -56,7 +56,10 @@ class QuarantinedView:
 
 @dataclass(frozen=True)
 class StudyPage:
-    """All of one study; the only view with patient attributes. Runs are newest first, history is oldest first."""
+    """All of one study; the only view with patient attributes. Runs are newest first, history is oldest first.
+
+    `shadow_runs` are of models that read beside the one that answers: never delivered, never the study's status.
+    """
 
     row: StudyRow
     state: str
@@ -67,6 +70,7 @@ class StudyPage:
     study_date: str | None
     instances: tuple[InstanceView, ...]
     runs: tuple[RunView, ...]
+    shadow_runs: tuple[RunView, ...]
     quarantined: tuple[QuarantinedView, ...]
     timeline: tuple[EventView, ...]
 
@@ -79,6 +83,7 @@ def study_page(session: Session, study_uid: str, settings: Settings, at: datetim
     """
     study = studies.find(session, study_uid)
     (row,) = study_rows(session, [study.id], settings, at)
+    all_runs = run_views(session, study, settings, at)
     return StudyPage(
         row=row,
         state=study.state,
@@ -88,7 +93,8 @@ def study_page(session: Session, study_uid: str, settings: Settings, at: datetim
         accession_number=study.accession_number,
         study_date=study.study_date,
         instances=_instances(session, study),
-        runs=run_views(session, study, settings, at),
+        runs=tuple(run for run in all_runs if not run.shadow),
+        shadow_runs=tuple(run for run in all_runs if run.shadow),
         quarantined=_quarantined(session, study),
         timeline=_timeline(session, study),
     )

@@ -21,7 +21,7 @@ from node.errors import (
     PeerUnavailable,
 )
 from node.runs import Failure
-from workers.errors import LeaseLost, ModelMismatch, NothingReadable
+from workers.errors import LeaseLost, NothingReadable, UnknownModel, WeightsGone
 from workers.task import EXIT_STUCK, Check, Job, failure_of, perform, persist
 
 
@@ -31,7 +31,8 @@ from workers.task import EXIT_STUCK, Check, Job, failure_of, perform, persist
         (DatabaseUnavailable("database does not answer"), "DatabaseUnavailable", True),
         (DiskFull("3 MB left"), "DiskFull", True),
         (PeerUnavailable("no connection"), "PeerUnavailable", True),
-        (ModelMismatch("the run is for model a, this worker holds b"), "ModelMismatch", True),
+        (UnknownModel("model 'a' is not known"), "UnknownModel", False),
+        (WeightsGone("weights of model 'a' are gone"), "WeightsGone", False),
         (DeviceMemoryError("cuda ran out of memory"), "DeviceMemoryError", True),
         (PeerRefused("0x0122"), "PeerRefused", False),
         (NothingReadable("none of 2 objects"), "NothingReadable", False),
