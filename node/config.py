@@ -85,6 +85,21 @@ class Settings(BaseSettings):
     threads: int = Field(0, ge=0)  # 0: all cores
     inference_workers: int = Field(0, ge=0)  # of `up`; 0: one a GPU, one where there is no GPU
 
+    # promotion of a model version (`node.promotion`)
+    promotion_margin: float = Field(0.02, ge=0, lt=1)  # malignant AUC, breast-wise
+    promotion_min_malignant: int = Field(10, ge=1)  # malignant breasts in the test split
+    two_person_promotion: bool = False
+
+    # training
+    training_folder: Path | None = None  # None: `training` in home; every host of one queue sees it
+    training_workers: int = Field(0, ge=-1)  # of `up`; 0: one a GPU or one on the CPU; -1: none
+    training_nice: int = Field(10, ge=0, le=19)
+    training_yields: bool = True  # wait between batches while inference has work on this device
+    training_limit_s: float = Field(7 * 86400.0, gt=0)  # of computing, over all attempts
+    training_attempts: int = Field(5, ge=1)
+    training_disk_mb: int = Field(500_000, ge=1)  # of one training: its images and checkpoints
+    training_cache_mb: int = Field(500_000, ge=0)  # of images kept for later trainings
+
     # web
     web_host: str = "127.0.0.1"
     web_port: int = Field(8042, ge=0, le=65535)
@@ -132,6 +147,11 @@ class Settings(BaseSettings):
     def blob_root(self) -> Path:
         """Folder of the content-addressed store."""
         return self.home / "blobs"
+
+    @property
+    def training_root(self) -> Path:
+        """Folder of what trainings keep between attempts, and of the images they read."""
+        return self.training_folder or self.home / "training"
 
     @property
     def spool(self) -> Path:

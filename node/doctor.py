@@ -11,12 +11,14 @@ from typing import TypeVar
 from redis.exceptions import RedisError
 from sqlalchemy import func, select
 
-from node import outbox, peers, probe, redis_server, schema
+from node import outbox, peers, probe, redis_server, registry, schema
+from node.blobs import BlobStore, sha256_of
 from node.config import Settings
 from node.db import Database, parse_url
 from node.deliveries import Destination, destination_of
 from node.errors import NodeError
-from node.lifecycle import DeliveryState, RunState
+from node.learning_models import ModelVersion
+from node.lifecycle import DeliveryState, ModelState, RunState
 from node.model_version import model_version
 from node.models import Delivery, Run
 
@@ -44,6 +46,7 @@ def examine(settings: Settings) -> Iterator[Check]:
         migrations = _guarded("migrations", lambda: _migrations(settings))
         yield migrations
         if migrations.ok:
+            yield _guarded("model", lambda: _model(settings))
             yield _guarded("work", lambda: _work(settings))
             yield from _peers(settings)
     broker = _guarded("broker", lambda: _broker(settings))
@@ -100,10 +103,30 @@ def _migrations(settings: Settings) -> Check:
     return Check("migrations", ok, found, mend)
 
 
+def _model(settings: Settings) -> Check:
+    def used(db: Database) -> list[ModelVersion]:
+        with db.reading() as session:
+            present = registry.active(session)
+            return [*([present] if present else []), *registry.shadows(session)]
+
+    versions = _ask(settings, used)
+    for row in versions:
+        path = BlobStore(settings.blob_root, settings.spool).path(row.sha256)
+        if not path.exists() or sha256_of(path) != row.sha256:
+            found = f"weights of {row.version}, {row.state.lower()}, are gone or damaged ({path})"
+            return Check("model", False, found, "import the file again: `tomonode model import`")
+    said = ", ".join(f"{row.version} is {row.state.lower()}" for row in versions)
+    if not any(row.state == ModelState.ACTIVE for row in versions):
+        said = f"no version is active, so the configured weights answer{said and '; ' + said}"
+    return Check("model", True, said)
+
+
 def _work(settings: Settings) -> Check:
     def count(db: Database) -> dict[str, int]:
         with db.reading() as session:
-            by_run = select(Run.state, func.count()).group_by(Run.state)
+            by_run = (
+                select(Run.state, func.count()).where(Run.shadow.is_(False)).group_by(Run.state)
+            )
             by_delivery = select(Delivery.state, func.count()).group_by(Delivery.state)
             runs, sent = session.execute(by_run).all(), session.execute(by_delivery).all()
         return {

@@ -13,6 +13,7 @@ NodeError
 │   └── PeerUnavailable    no connection, rejected for now, aborted, or out of resources
 └── Permanent              trying again would fail again
     ├── UnreadableObject   bytes that are no DICOM data set
+    ├── InvalidLabel       a label, or a file of labels, that cannot be
     └── PeerRefused        the peer answered and does not want this
 """
 
@@ -74,6 +75,10 @@ class Permanent(NodeError):
 
 class UnreadableObject(Permanent):
     """Bytes that are no DICOM data set the node can file."""
+
+
+class InvalidLabel(Permanent):
+    """A label, or a file of labels, that cannot be."""
 
 
 class PeerRefused(Permanent):

@@ -179,12 +179,14 @@ class Run(Base):
         CheckConstraint("state <> 'FAILED' OR error IS NOT NULL", name="error"),
         Index("ix_runs_state", "state"),
         Index("ix_runs_study_id", "study_id"),
-        # one live run for a generation and model; a re-run needs its predecessor to be superseded first
+        # one live run for a generation and model; a re-run needs its predecessor to be superseded first, and what a
+        # model said in shadow stays beside what it says later when it answers
         Index(
             "uq_runs_live",
             "study_id",
             "generation",
             "model_version",
+            "shadow",
             unique=True,
             sqlite_where=text("state <> 'SUPERSEDED'"),
             postgresql_where=text("state <> 'SUPERSEDED'"),

@@ -13,7 +13,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError
 
-from node import deliveries, log, outbox, runs, studies
+from node import deliveries, log, outbox, registry, runs, studies, trainings
 from node.config import Settings
 from node.db import Database, now
 from node.errors import BrokerUnavailable, Transient
@@ -46,18 +46,21 @@ def sender(settings: Settings) -> outbox.Send:
 
 
 def tick(db: Database, settings: Settings, model_version: str, send: outbox.Send) -> int:
-    """One round; returns how many messages were sent.
+    """One round; returns how many messages were sent. New runs are of the active model version, or of `model_version`
+    where none is active.
 
     Raises:
         Transient: database or broker does not answer; the next tick tries again.
     """
     with db.transaction() as session:
         at = now(session)
-        studies.close_due(session, settings, model_version, at)
+        studies.close_due(session, settings, registry.answering(session, model_version), at)
         runs.reap(session, at)
         deliveries.reap(session, at)
+        trainings.reap(session, at)
         runs.dispatch_due(session, settings, at)
         deliveries.dispatch_due(session, settings, at)
+        trainings.dispatch_due(session, settings, at)
     return outbox.drain(db, send)
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import CursorResult, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, CursorResult, select, update
+from sqlalchemy.orm import Session, aliased
 
 from node import outbox, timeline
 from node.config import Settings
@@ -18,7 +18,7 @@ from node.db import Database, now, transition
 from node.errors import Conflict, NotFound
 from node.lifecycle import RunEvent, RunState
 from node.models import Artifact, Delivery, ImageResult, Instance, Peer, Run, Study
-from node.studies import cancel_deliveries, queue_run
+from node.studies import cancel_deliveries, newest_run_id, queue_run
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Claim:
     study_uid: str
     generation: int
     model_version: str
+    shadow: bool  # its results are kept and never delivered
     created_at: datetime
     inputs: tuple[Input, ...]
     predecessor_sr: PredecessorSR | None
@@ -119,7 +120,7 @@ def claim(db: Database, run_id: uuid.UUID, worker: str, settings: Settings) -> C
             session,
             Run,
             RunEvent.CLAIM,
-            [Run.id == run_id, Run.not_before <= at],
+            [Run.id == run_id, Run.not_before <= at, _its_turn(at)],
             attempt=Run.attempt + 1,
             worker=worker,
             lease_until=at + timedelta(seconds=settings.lease_s),
@@ -132,7 +133,11 @@ def claim(db: Database, run_id: uuid.UUID, worker: str, settings: Settings) -> C
         run = session.get_one(Run, run_id)
         study = session.get_one(Study, run.study_id)
         timeline.add(
-            session, study.id, at, "running", f"run {run_id} attempt {run.attempt} on {worker}"
+            session,
+            study.id,
+            at,
+            "running",
+            f"{_called(run)} attempt {run.attempt} on {worker}",
         )
         return Claim(
             run_id=run.id,
@@ -141,10 +146,25 @@ def claim(db: Database, run_id: uuid.UUID, worker: str, settings: Settings) -> C
             study_uid=study.study_uid,
             generation=run.generation,
             model_version=run.model_version,
+            shadow=run.shadow,
             created_at=run.created_at,
             inputs=_inputs(session, run),
             predecessor_sr=_predecessor_sr(session, run),
         )
+
+
+def _called(run: Run) -> str:
+    """A run as the history calls it."""
+    return f"run {run.id} in shadow" if run.shadow else f"run {run.id}"
+
+
+def _its_turn(at: datetime) -> ColumnElement[bool]:
+    """A run in shadow waits until no other run does."""
+    other = aliased(Run)
+    waiting = select(other.id).where(
+        other.shadow.is_(False), other.state == RunState.QUEUED, other.not_before <= at
+    )
+    return Run.shadow.is_(False) | ~waiting.exists()
 
 
 def _inputs(session: Session, run: Run) -> tuple[Input, ...]:
@@ -204,6 +224,7 @@ def succeed(db: Database, held: Claim, outcome: Outcome, settings: Settings) -> 
         )
         if not changed:
             return False
+        run = session.get_one(Run, held.run_id)
         for image in outcome.images:
             values = {**vars(image), "regions": [dict(region) for region in image.regions]}
             session.add(ImageResult(run_id=held.run_id, **values))
@@ -214,10 +235,11 @@ def succeed(db: Database, held: Claim, outcome: Outcome, settings: Settings) -> 
             held.study_id,
             at,
             "succeeded",
-            f"run {held.run_id}: {len(outcome.artifacts)} files",
+            f"{_called(run)}: {len(outcome.artifacts)} files",
         )
         session.flush()
-        _queue_deliveries(session, held.run_id, settings, at)
+        if not held.shadow:
+            _queue_deliveries(session, held.run_id, settings, at)
         return True
 
 
@@ -273,7 +295,7 @@ def fail(db: Database, held: Claim, failure: Failure, settings: Settings) -> str
             held.study_id,
             at,
             "error",
-            f"attempt {held.attempt}: {failure.message} ({next_step})",
+            f"{_called(run)} attempt {held.attempt}: {failure.message} ({next_step})",
         )
         return RunState.QUEUED if again else RunState.FAILED
 
@@ -303,24 +325,24 @@ def reap(session: Session, at: datetime) -> int:
             dispatched_at=None,
         )
         if changed:
-            timeline.add(session, run.study_id, at, "error", message)
+            timeline.add(session, run.study_id, at, "error", f"{_called(run)}: {message}")
     return len(expired)
 
 
 def dispatch_due(session: Session, settings: Settings, at: datetime) -> int:
-    """Write a message for every queued run that is due and has none on its way."""
+    """Write a message for every queued run that is due and has none on its way.
+
+    Of the runs in shadow one message is on its way at a time, so that a study that closes now waits for one at most.
+    """
     stale = at - timedelta(seconds=settings.redispatch_s)
-    due = (
-        session.execute(
-            select(Run.id).where(
-                Run.state == RunState.QUEUED,
-                Run.not_before <= at,
-                (Run.dispatched_at.is_(None)) | (Run.dispatched_at < stale),
-            )
-        )
-        .scalars()
-        .all()
-    )
+    queued = select(Run.id).where(Run.state == RunState.QUEUED, Run.not_before <= at)
+    unsent = (Run.dispatched_at.is_(None)) | (Run.dispatched_at < stale)
+    query = queued.where(Run.shadow.is_(False), unsent)
+    due = list(session.execute(query.order_by(Run.created_at)).scalars())
+    on_its_way = queued.where(Run.shadow, ~unsent).limit(1)
+    if session.execute(on_its_way).first() is None:
+        next_one = queued.where(Run.shadow, unsent, _its_turn(at)).order_by(Run.created_at)
+        due += session.execute(next_one.limit(1)).scalars()
     for run_id in due:
         outbox.post(session, outbox.INFER, run_id, at)
         session.execute(update(Run).where(Run.id == run_id).values(dispatched_at=at))
@@ -336,11 +358,10 @@ def retry(
         NotFound: the study has no run yet.
         Conflict: the newest run is queued or running.
     """
-    run = session.execute(
-        select(Run).where(Run.study_id == study.id).order_by(Run.created_at.desc()).limit(1)
-    ).scalar_one_or_none()
-    if run is None:
+    newest = newest_run_id(session, study.id)
+    if newest is None:
         raise NotFound(f"study {study.study_uid} has no run; it is {study.state}")
+    run = session.get_one(Run, newest)
     if run.state == RunState.FAILED:
         transition(
             session, Run, RunEvent.RETRY, [Run.id == run.id],

@@ -15,6 +15,7 @@ from node import probe, redis_server
 from node.config import Settings, child_environment, visible_gpus
 from node.processes import Child
 
+CPU = "cpu"
 _GPU_LINE = re.compile(r"^(\s*)(?:GPU|MIG) .*\(UUID: ([^)]+)\)")
 
 
@@ -81,7 +82,8 @@ def node_services(settings: Settings) -> list[Service]:
         takes_ready_fd=True,
     )
     delivery = _worker("delivery", "delivery", "sends SEG and SR to the peers", environment)
-    return [relay, *_inference(settings, environment), delivery, web, listener]
+    working = [*_inference(settings, environment), *_training(settings, environment), delivery]
+    return [relay, *working, web, listener]
 
 
 def _inference(settings: Settings, environment: dict[str, str]) -> list[Service]:
@@ -100,6 +102,21 @@ def _inference(settings: Settings, environment: dict[str, str]) -> list[Service]
     return services
 
 
+def _training(settings: Settings, environment: dict[str, str]) -> list[Service]:
+    """A worker a GPU; where fewer are wanted, each has several for trainings in several processes."""
+    gpus = gpus_to_use(settings)
+    count = max(0, settings.training_workers or len(gpus) or 1)
+    environment = {"OMP_WAIT_POLICY": "passive", **environment}
+    services = []
+    for index in range(count):
+        own = gpus[index::count] or gpus[index % len(gpus) :][:1] if gpus else ()
+        given = environment | ({"CUDA_VISIBLE_DEVICES": ",".join(own)} if own else {})
+        where = f"trains on GPU {', '.join(own)}" if own else "trains on the CPU, at low priority"
+        name = "training" if count == 1 else f"training-{index}"
+        services.append(_worker(name, "training", where, given))
+    return services
+
+
 def _worker(name: str, queue: str, where: str, environment: dict[str, str]) -> Service:
     return Service(
         name=name,
@@ -115,6 +132,18 @@ def _worker(name: str, queue: str, where: str, environment: dict[str, str]) -> S
 
 def _own(*arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-m", "workers.cli", *arguments)
+
+
+def device_names(settings: Settings) -> tuple[str, ...]:
+    """The devices of this process by which inference and training know that they share one."""
+    if settings.device not in ("auto", "cuda"):
+        return (settings.device,)
+    return gpus_to_use(settings) or (CPU,)
+
+
+def worker_suffix(host: str, device: str) -> str:
+    """How the database's name of a worker on this device ends."""
+    return f"@{host}/{device}"
 
 
 def gpus_to_use(settings: Settings) -> tuple[str, ...]:

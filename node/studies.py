@@ -11,7 +11,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from node import outbox, timeline
+from node import outbox, registry, timeline
 from node.completion import Because, Received, Rule, Verdict, judge
 from node.config import Settings
 from node.db import transition
@@ -259,6 +259,11 @@ def close(
     supersede(session, study_id, study.generation, at)
     if reason is None:
         queue_run(session, study_id, study.generation, settings, model_version, at)
+        for version in registry.shadows(session):
+            if version.version != model_version:
+                queue_run(
+                    session, study_id, study.generation, settings, version.version, at, shadow=True
+                )
     return True
 
 
@@ -269,25 +274,36 @@ def queue_run(
     settings: Settings,
     model_version: str,
     at: datetime,
+    *,
+    shadow: bool = False,
 ) -> uuid.UUID:
-    """A new run with its message; it names the run it replaces, if any."""
-    predecessor = session.execute(
-        select(Run.id).where(Run.study_id == study_id).order_by(Run.created_at.desc()).limit(1)
-    ).scalar_one_or_none()
+    """A new run with its message; it names the run it replaces, if any.
+
+    A run in shadow replaces nothing, and its message waits until no other run does (`node.runs.dispatch_due`).
+    """
+    predecessor = None if shadow else newest_run_id(session, study_id)
     run = Run(
         id=uuid.uuid4(),
         study_id=study_id,
         generation=generation,
         model_version=model_version,
+        shadow=shadow,
         max_attempts=settings.max_attempts,
         not_before=at,
-        dispatched_at=at,
+        dispatched_at=None if shadow else at,
         predecessor_id=predecessor,
         created_at=at,
     )
     session.add(run)
-    outbox.post(session, outbox.INFER, run.id, at)
+    if not shadow:
+        outbox.post(session, outbox.INFER, run.id, at)
     return run.id
+
+
+def newest_run_id(session: Session, study_id: uuid.UUID) -> uuid.UUID | None:
+    """The newest run that answers for a study; what is read in shadow never does."""
+    query = select(Run.id).where(Run.study_id == study_id, Run.shadow.is_(False))
+    return session.execute(query.order_by(Run.created_at.desc()).limit(1)).scalar_one_or_none()
 
 
 def supersede(session: Session, study_id: uuid.UUID, generation: int, at: datetime) -> None:

@@ -18,10 +18,11 @@ from celery import Celery, signals
 from celery.exceptions import SecurityWarning
 from structlog.contextvars import bound_contextvars, get_contextvars
 
-from node import log, outbox
+from node import log, outbox, services
 from node.config import Settings
 from node.errors import ConfigError
 from workers.deliver import LANES, DeliveryWorker
+from workers.train import TrainingWorker
 from workers.watchdog import InHand, watch
 
 SHUTDOWN_S = 25.0
@@ -124,7 +125,14 @@ def _add_tasks(
     if queue == outbox.INFER[1]:
         from workers.infer import InferenceWorker  # torch, which only this queue needs
 
+        # The device is part of the name, so that a training on it knows when to wait.
+        name += f"/{services.device_names(settings)[0]}"
         _add_task(app, outbox.INFER[0], InferenceWorker(settings, name).handle, in_hand)
+    if queue == outbox.TRAIN[1]:
+        os.nice(settings.training_nice)
+        trainer = TrainingWorker(settings, name)
+        _add_task(app, outbox.TRAIN[0], trainer.handle, in_hand)
+        return {"pool": "solo", "concurrency": 1}, trainer.stop
     # In the main thread: one model in memory a process, and torch's threads do not survive a fork.
     return {"pool": "solo", "concurrency": 1}, lambda: None
 

@@ -18,7 +18,7 @@ from node.cli.context import database
 from node.config import load_settings
 from node.errors import ConfigError
 from node.processes import say_ready
-from workers import cli_evaluate
+from workers import cli_evaluate, cli_model, cli_train
 from workers.errors import WorkerError
 
 TRUSTED = (GmicError, WorkerError)
@@ -26,6 +26,8 @@ TRUSTED = (GmicError, WorkerError)
 
 
 app.add_typer(cli_evaluate.app, name="evaluate")
+app.add_typer(cli_model.app, name="model")
+app.add_typer(cli_train.app, name="train")
 
 
 class Queue(StrEnum):
@@ -65,7 +67,7 @@ def worker(
     queue: Annotated[Queue, typer.Option(help="The queue to take work from.")],
     ready_fd: ReadyFd = None,
 ) -> None:
-    """Run a worker: inference runs the model (one at a time), delivery sends results to the peers."""
+    """Run a worker: inference runs the model, training trains one, delivery sends results to the peers."""
     from workers.app import run_worker
 
     settings = load_settings()

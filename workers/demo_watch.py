@@ -82,7 +82,10 @@ def _look(session: Session, study_uid: str) -> Progress | None:
     if study is None:
         return None
     run = session.execute(
-        select(Run).where(Run.study_id == study.id).order_by(Run.created_at.desc()).limit(1)
+        select(Run)
+        .where(Run.study_id == study.id, Run.shadow.is_(False))
+        .order_by(Run.created_at.desc())
+        .limit(1)
     ).scalar_one_or_none()
     if run is None:
         status = lifecycle.status(study.state, None, [])

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 
 from dicom_io.errors import DicomIoError
-from gmic.errors import DeviceMemoryError, GmicError
+from gmic.errors import DeviceMemoryError, DivergedError, GmicError, TrainingError
 from node import log
 from node.errors import DatabaseUnavailable, DiskFull, NodeError, Permanent, Transient
 from node.runs import Failure
@@ -37,6 +37,8 @@ TRANSIENT: tuple[tuple[type[BaseException], bool], ...] = (
     (DeviceMemoryError, True),  # depends on what else the device is doing
     (MemoryError, True),
     (DicomIoError, False),
+    (DivergedError, False),
+    (TrainingError, True),  # another process is still in the folder, or one of several was lost
     (GmicError, False),
 )
 # The node's own surroundings: no study is to blame, so no attempt is used up, however long it lasts.

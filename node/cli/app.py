@@ -11,7 +11,7 @@ import typer
 
 from node import doctor as node_doctor
 from node import log, processes, relay, schema
-from node.cli import delivery, output, peer, study
+from node.cli import dataset, delivery, label, output, peer, study
 from node.cli.context import database, open_database
 from node.config import load_settings
 from node.model_version import model_version
@@ -31,8 +31,10 @@ app = typer.Typer(
 )
 db_app = typer.Typer(help="The database.")
 app.add_typer(study.app, name="study")
+app.add_typer(dataset.app, name="dataset")
 app.add_typer(delivery.app, name="delivery")
 app.add_typer(peer.app, name="peer")
+app.add_typer(label.app, name="label")
 app.add_typer(db_app, name="db")
 
 ReadyFd = Annotated[int | None, typer.Option("--ready-fd", hidden=True)]
@@ -63,7 +65,10 @@ def up(ready_fd: ReadyFd = None) -> None:
     settings = load_settings()
     model_version(settings)  # weights that cannot be read are said now, not by a worker's log
     if settings.weights is None:
-        output.say(f"no weights configured (TOMONODE_WEIGHTS). {output.UNTRAINED}")
+        output.say(
+            "no weights configured (TOMONODE_WEIGHTS): the built-in ones answer until a model version is active."
+            " They are untrained: their scores mean nothing."
+        )
     output.say(output.RESEARCH_ONLY)
     Supervisor(settings, output.say, lambda: processes.say_ready(ready_fd)).run()
 

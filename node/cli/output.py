@@ -6,7 +6,7 @@ import json
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,6 +41,8 @@ def as_json(value: object) -> None:
 def _plain(value: object) -> object:
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat()
+    if isinstance(value, date):
+        return value.isoformat()
     if isinstance(value, uuid.UUID | Path):
         return str(value)
     if isinstance(value, set | frozenset):

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
 
-from node import runs, studies, views
+from node import registry, reruns, runs, studies, views
 from node.cli import output
 from node.cli.context import database
 from node.config import load_settings
 from node.db import now
 from node.model_version import model_version
+from node.views.run import RunView
 
 app = typer.Typer(help="Studies: received, read by the model, delivered.")
 
 Uid = Annotated[str, typer.Argument(help="Study Instance UID, or the node's own id of the study.")]
+Day = Annotated[
+    datetime, typer.Option(formats=["%Y-%m-%d"], help="Study date, included: YYYY-MM-DD.")
+]
 _PATIENT = (
     "patient_id",
     "accession_number",
@@ -88,9 +93,24 @@ def _show_details(page: views.StudyPage) -> None:
         if run.images:
             output.scores_notice(run.trained is True)
         _section("its files", run.artifacts, ("kind", "name", "size_bytes"))
+    if page.shadow_runs:
+        output.say("\nread in shadow, never delivered")
+        output.table(("model", "state", "highest malignant", "highest benign", "error"),
+                     [_shadow_row(run) for run in page.shadow_runs], "")  # fmt: skip
     deliveries = [delivery for run in page.runs for delivery in run.deliveries]
     _section("deliveries", deliveries, ("id", "peer", "state", "attempt", "why", "error"))
     _section("history", page.timeline, ("at", "kind", "message"))
+
+
+def _shadow_row(run: RunView) -> tuple[object, ...]:
+    malignant, benign = (
+        max(
+            (value for image in run.images if (value := getattr(image, name)) is not None),
+            default=None,
+        )
+        for name in ("malignant", "benign")
+    )
+    return run.model_version, run.state, malignant, benign, run.error
 
 
 def _section(title: str, rows: Sequence[Any], columns: Sequence[str]) -> None:
@@ -104,9 +124,10 @@ def _section(title: str, rows: Sequence[Any], columns: Sequence[str]) -> None:
 def retry(study: Uid) -> None:
     """Run the model on a study again: a failed run once more, a finished one replaced by a new one."""
     settings = load_settings()
-    wanted = model_version(settings)
+    configured = model_version(settings)
     with database(settings) as db, db.transaction() as session:
         found = studies.find(session, study)
+        wanted = registry.answering(session, configured)
         run_id = runs.retry(session, found, settings, wanted, now(session))
     output.say(f"run {run_id} is queued")
 
@@ -115,7 +136,39 @@ def retry(study: Uid) -> None:
 def complete(study: Uid) -> None:
     """Close a study that is still receiving, without waiting for more."""
     settings = load_settings()
-    wanted = model_version(settings)
+    configured = model_version(settings)
     with database(settings) as db, db.transaction() as session:
+        wanted = registry.answering(session, configured)
         studies.force_complete(session, study, settings, wanted, now(session))
     output.say(f"study {study} is closed")
+
+
+@app.command()
+def rerun(
+    since: Day,
+    until: Day,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the studies.")] = False,
+    as_json: output.AsJson = False,
+) -> None:
+    """Run the present model on studies that another model version read; what is being read just now is passed over."""
+    settings = load_settings()
+    configured = model_version(settings)
+    with database(settings) as db:
+        with db.reading() as session:
+            wanted = registry.answering(session, configured)
+            found = reruns.older(session, since.date(), until.date(), wanted)
+        queued = [
+            one.study_uid
+            for one in found
+            if not dry_run and reruns.rerun(db, one.study_uid, settings, wanted)
+        ]
+    if as_json:
+        rows = [{**asdict(one), "study_date": str(one.study_date)} for one in found]
+        output.as_json({"model_version": wanted, "studies": rows, "queued": queued})
+        return
+    output.table(
+        ("study", "date", "read by", "state"),
+        [(one.study_uid, str(one.study_date), one.model_version, one.state) for one in found],
+        f"every study of these days was read by model {wanted}",
+    )
+    output.say(f"{len(queued)} of {len(found)} studies queued for model {wanted}")

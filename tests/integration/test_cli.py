@@ -21,6 +21,10 @@ COMMANDS = (
     "up", "listen", "relay", "web", "worker", "send", "doctor", "predict", "phantom", "demo", "db upgrade",
     "study list", "study show", "study retry", "study complete", "delivery list", "delivery retry",
     "peer list", "peer add", "peer remove", "peer echo",
+    "label import", "label list", "label imports", "label show", "label set", "label assess", "label box",
+    "label unbox",
+    "train launch", "train list", "train show", "train pause", "train resume", "train cancel", "train retry",
+    "train schedule",
 )  # fmt: skip
 
 ABSENT = "1.2.3.4"

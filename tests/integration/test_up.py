@@ -18,7 +18,7 @@ from tests.conftest import make_settings
 from tests.support.command import Started, all_gone, assert_one_line, environment, started, tomonode
 from tests.support.services import wait_until
 
-SERVICES = ("redis", "relay", "listener", "inference", "delivery", "web")
+SERVICES = ("redis", "relay", "listener", "inference", "training", "delivery", "web")
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_workers_take_work_again_after_the_broker_came_back(up: Started, home: P
     psutil.Process(before).kill()
 
     wait_until(lambda: pid_of(up, "redis") != before, 60, "Redis to be ready again")
-    for queue in ("inference", "delivery"):
+    for queue in ("inference", "training", "delivery"):
         wait_until(lambda queue=queue: _connected(settings, queue), 60, f"{queue} worker")
     assert pid_of(up, "redis") != before
 

@@ -178,7 +178,7 @@ def test_a_poisoned_study_fails_alone_with_its_reason(
     assert "No such file" in run.error
 
 
-def test_a_run_for_another_model_is_not_done_by_this_one(
+def test_a_run_for_a_model_that_nobody_knows_fails_alone(
     shared_node: WorkerNode, tmp_path: Path
 ) -> None:
     node = shared_node
@@ -187,8 +187,12 @@ def test_a_run_for_another_model_is_not_done_by_this_one(
     with node.db.transaction() as session:
         at = now(session)
         studies.force_complete(session, uid, node.settings, "another-model-1", at)
+    healthy = _send(node, tmp_path, "R")
     run = node.wait_run(uid, "FAILED")
-    assert run.error_code == "ModelMismatch"
+    assert (run.error_code, run.attempt) == ("UnknownModel", 1)
+    assert run.error is not None
+    assert "'another-model-1' is neither in the registry nor configured here" in run.error
+    assert node.wait_run(healthy, "SUCCEEDED").error is None
     with node.db.transaction() as session:  # the operator's retry queues it for the present model
         study = studies.find(session, uid)
         runs.retry(session, study, node.settings, node.version, now(session))

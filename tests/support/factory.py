@@ -84,11 +84,10 @@ class Factory:
         return study_uid, self.close(study_uid)
 
     def newest_run(self, study_uid: str) -> uuid.UUID | None:
-        """The newest run of a study."""
+        """The newest run of a study, of those that answer."""
         with self.db.reading() as session:
             study = studies.find(session, study_uid)
-            found = sorted(study.runs, key=lambda run: run.created_at)
-            return found[-1].id if found else None
+            return studies.newest_run_id(session, study.id)
 
     def claim(self, run_id: uuid.UUID, worker: str = "inference-1") -> runs.Claim:
         """A worker takes the run."""

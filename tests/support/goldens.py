@@ -49,6 +49,18 @@ def golden(name: str) -> Golden:
     return Golden(model, volume_DHW, published)
 
 
+def seeded_state(shapes: dict[str, list[int]], seed: int) -> dict[str, NDArray[np.float32]]:
+    """A state dict with these names and shapes, drawn from a seed; skips where the reference data is not there."""
+    state: dict[str, NDArray[np.float32]] = _seeded().fill(shapes, seed)
+    return state
+
+
+def seeded_input(seed: int, depth: int, rows: int, cols: int) -> NDArray[np.float32]:
+    """A standardised window (D, H, W), drawn from a seed."""
+    window_DHW: NDArray[np.float32] = _seeded().input(seed, depth, rows, cols)
+    return window_DHW
+
+
 def _seeded() -> ModuleType:
     spec = importlib.util.spec_from_file_location("seeded", shared_path("goldens", "seeded.py"))
     assert spec is not None
