@@ -128,13 +128,15 @@ class Excluded:
 
 @dataclass(frozen=True)
 class Algorithm:
-    """What computed the findings. `parameters` are shown in the report, name by name."""
+    """What computed the findings. `parameters` are shown in the report, name by name; `caveat` is a sentence about the
+    weights that every result must carry, empty where there is none."""
 
     name: str
     version: str
     weights_sha256: str
     trained: bool
     parameters: Mapping[str, str] = field(default_factory=dict)
+    caveat: str = ""
 
 
 @dataclass(frozen=True)

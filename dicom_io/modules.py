@@ -18,7 +18,7 @@ from pydicom.valuerep import validate_value
 
 from dicom_io.findings import RunContext
 from dicom_io.header import text, values
-from dicom_io.result_codes import NOTICE, UNTRAINED_NOTICE, code_item
+from dicom_io.result_codes import NOTICE, caveat_of, code_item
 from dicom_io.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 # Type 2 attributes of the Patient and General Study modules (PS3.3 C.7.1.1, C.7.2.1): written even when empty.
@@ -199,8 +199,8 @@ def reference_item(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
 
 
 def disclaimer(run: RunContext) -> str:
-    """The sentence every result carries, with the warning about untrained weights where it applies."""
-    return NOTICE if run.algorithm.trained else f"{NOTICE} {UNTRAINED_NOTICE}"
+    """The sentence every result carries, with what there is to know of the weights."""
+    return f"{NOTICE} {caveat_of(run.algorithm)}".rstrip()
 
 
 def series_description(subject: str, run: RunContext) -> str:

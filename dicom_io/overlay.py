@@ -1,6 +1,6 @@
 """Pictures for people: a key slice with the regions a model marked, as PNG.
 
-Every picture carries the research notice, and the warning about untrained weights where it applies, in a bar of its
+Every picture carries the research notice, and what there is to know of the weights, in a bar of its
 own below the image, so that no copy loses them and nothing of the breast is covered.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
+from textwrap import wrap
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ _CONTOUR_WIDTH = 2
 _SMALLEST_BOX = 12
 _WARNING_RGB = (255, 214, 90)
 _TEXT_RGB = (235, 235, 235)
-_UNTRAINED = "UNTRAINED WEIGHTS: SCORES AND REGIONS MEAN NOTHING"
+_CAPTION = 56  # letters that fit the narrowest picture
 
 
 def key_slice_png(
@@ -35,7 +36,7 @@ def key_slice_png(
     regions: Sequence[Region],
     title: str,
     *,
-    trained: bool,
+    caveat: str = "",
     window: tuple[float, float] | None = None,
 ) -> bytes:
     """One frame with tinted, outlined masks and region boxes, at most `MAX_HEIGHT` + 3 lines of text high.
@@ -45,6 +46,7 @@ def key_slice_png(
         masks: bool (H, W) per label on this frame; a label may be missing.
         regions: their boxes are drawn, in the colour of their label, with the score.
         title: what is seen, without any patient attribute; `slice_title` makes one.
+        caveat: what a reader must know of the weights (`dicom_io.result_codes.caveat_of`).
         window: (centre, width) of the grey values; None takes them from the breast itself.
 
     Raises InvalidFindings where the frame is not (H, W) or a mask has another shape.
@@ -69,7 +71,7 @@ def key_slice_png(
             _paint(rgb, _shrink(masks[label], (width, height)), STYLES[label].rgb)
     picture = Image.fromarray(rgb.round().astype(np.uint8))
     _draw_boxes(picture, regions, scale)
-    return _png(_with_captions(picture, title, trained))
+    return _png(_with_captions(picture, title, caveat))
 
 
 def slice_title(source: SourceRef, frame: int) -> str:
@@ -138,9 +140,9 @@ def _box_to_draw(region: Region, scale: float) -> tuple[float, float, float, flo
     return row0 - grow_row, col0 - grow_col, row1 - 1 + grow_row, col1 - 1 + grow_col
 
 
-def _with_captions(picture: Image.Image, title: str, trained: bool) -> Image.Image:
-    """The picture with a line for title and legend, one for the notice, and one more where untrained."""
-    notices = [NOTICE.upper().rstrip(".").replace(", ", " - ")] + ([] if trained else [_UNTRAINED])
+def _with_captions(picture: Image.Image, title: str, caveat: str) -> Image.Image:
+    """The picture with a line for title and legend, one for the notice, and those of the caveat."""
+    notices = [NOTICE.upper().rstrip(".").replace(", ", " - "), *wrap(caveat.upper(), _CAPTION)]
     width = max(picture.width, _MIN_WIDTH)
     lines = 2 + len(notices)
     canvas = Image.new("RGB", (width, picture.height + _BAR_LINE * lines + _MARGIN), (0, 0, 0))

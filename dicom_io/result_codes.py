@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
 from dicom_io import codes
-from dicom_io.findings import Label, RunContext
+from dicom_io.findings import Algorithm, Label, RunContext
 
 NOTICE = "Research use only, not for clinical use."
 UNTRAINED_NOTICE = "The weights are untrained: scores and regions mean nothing."
@@ -91,6 +91,11 @@ def image_title(laterality: str | None, view: str | None) -> str:
 def segment_label(label: Label) -> str:
     """Segment Label of a label (LO, at most 64 characters)."""
     return f"{STYLES[label].title}, research, not for clinical use"
+
+
+def caveat_of(algorithm: Algorithm) -> str:
+    """What a reader must know of the weights, with every result; empty where there is nothing."""
+    return algorithm.caveat if algorithm.trained else UNTRAINED_NOTICE
 
 
 def algorithm_parameters(run: RunContext) -> dict[str, str]:

@@ -102,8 +102,8 @@ def _evaluations(
         f"Inputs left out: {len(excluded)}."
     )
     statements = [names.NOTICE, names.SCORE_NOTICE]
-    if not run.algorithm.trained:
-        statements.insert(1, names.UNTRAINED_NOTICE)
+    if caveat := names.caveat_of(run.algorithm):
+        statements.insert(1, caveat)
     groups = [analysis_group(run), *(image_group(image, run) for image in findings)]
     return _container(
         _QUALITATIVE,

@@ -39,6 +39,8 @@ class WeightsInfo:
         description: A sentence for a reader.
         segment_threshold: Saliency from which a cell counts as part of a finding, in (0, 1).
         config: The model they belong to.
+        caveat: A sentence that must stand beside every score, such as that they never saw a patient;
+            empty where there is none.
     """
 
     name: str
@@ -48,6 +50,7 @@ class WeightsInfo:
     description: str
     segment_threshold: float
     config: GMIC3DConfig
+    caveat: str = ""
 
     def __post_init__(self) -> None:
         """Check the threshold.
@@ -122,6 +125,7 @@ def info_of(card: Mapping[str, Any], digest: str, config: Any, path: Path) -> We
             sha256=digest,
             trained=bool(card["trained"]),
             description=str(card["description"]),
+            caveat=str(card.get("caveat", "")),
             segment_threshold=card["segment_threshold"],
             config=GMIC3DConfig.from_dict(config),
         )
@@ -239,6 +243,7 @@ def card_of(info: WeightsInfo) -> dict[str, Any]:
         "version": info.version,
         "trained": info.trained,
         "description": info.description,
+        **({"caveat": info.caveat} if info.caveat else {}),
         "segment_threshold": info.segment_threshold,
     }
 

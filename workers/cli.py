@@ -102,7 +102,7 @@ def predict(
         for study in summary["studies"] for image in study["images"]
     ]  # fmt: skip
     output.table(("view", "malignant", "benign", "segments", "left out"), rows, "no images")
-    output.scores_notice(summary["model"]["trained"])
+    output.scores_notice(summary["model"]["caveat"])
     output.say(f"summary in {out / 'summary.json'}")
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy.orm import Session
 
+from dicom_io.result_codes import UNTRAINED_NOTICE
 from node import model_history, registry
 from node.blobs import BlobStore
 from node.cli import output
@@ -221,7 +222,7 @@ def compare(
         output.as_json(_columns(row))
         return
     output.table(_EVALUATION, [_evaluation_row(row)], "")
-    output.scores_notice(all(row.summary["trained"].values()))
+    output.scores_notice("" if all(row.summary["trained"].values()) else UNTRAINED_NOTICE)
     output.say(f"page in {out}" if out else "`tomonode model show --page FILE` writes the page")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from dicom_io.dbt import MammogramImage, open_image
 from dicom_io.overlay import key_slice_png
 from node.cli import output
+from workers import demo_truth
 from workers.demo_watch import Progress
 from workers.readback import Received, RegionRead, SegmentationRead
 
@@ -29,9 +30,9 @@ class Story:
     truth: Mapping[str, Any] | None
 
     @property
-    def trained(self) -> bool:
-        """Whether every report says that the weights are trained."""
-        return all(report.trained for report in self.received.reports)
+    def caveat(self) -> str:
+        """What the reports say a reader must know of the weights."""
+        return " ".join(sorted({report.caveat for report in self.received.reports} - {""}))
 
 
 def write_overlays(story: Story, folder: Path, say: Say) -> dict[str, str]:
@@ -55,7 +56,7 @@ def write_overlays(story: Story, folder: Path, say: Say) -> dict[str, str]:
                 seg.masks(frame) if seg else {},
                 (),
                 title,
-                trained=report.trained,
+                caveat=report.caveat,
                 window=image.window,
             )
             (folder / name).write_bytes(picture)
@@ -92,7 +93,7 @@ def rows(story: Story, pictures: Mapping[str, str]) -> list[dict[str, Any]]:
                     "segments": len(seg.frames) if seg else 0,
                     "frames": seg.frame_count if seg else 0,
                     "regions": len(report.regions.get(uid, [])),
-                    "lesion": lesion_of(story.truth, uid),
+                    **_truth(story, uid),
                     "files": [f.name for f in (seg.path if seg else None, report.path) if f],
                     "picture": pictures.get(uid),
                     "sop_instance_uid": uid,
@@ -103,21 +104,36 @@ def rows(story: Story, pictures: Mapping[str, str]) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: (row["study_instance_uid"], row["view"]))
 
 
-def lesion_of(truth: Mapping[str, Any] | None, uid: str) -> str | None:
-    """What truth.json says is in an image: a label, "none", or None where there is no truth."""
-    if truth is None:
-        return None
-    entry = next((e for e in truth["files"] if e["sop_instance_uid"] == uid), None)
-    labels = [lesion["label"] for lesion in entry["lesions"]] if entry else []
-    return ", ".join(labels) or "none"
+def _truth(story: Story, uid: str) -> dict[str, Any]:
+    """What truth.json says is in an image ("none", or None where there is no truth), and whether the SEG marks it."""
+    entry = demo_truth.truth_of(story.truth, uid)
+    if entry is None:
+        return {"lesion": None, "found": None, "dice": None}
+    labels = ", ".join(lesion["label"] for lesion in entry["lesions"]) or "none"
+    beside = demo_truth.overlap(story.received.segmentations.get(uid), entry)
+    return {
+        "lesion": labels,
+        "found": beside.hit if beside else None,
+        "dice": round(beside.dice, 3) if beside else None,
+    }
+
+
+def _beside(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """What is known of an image, and whether its segmentation marks it."""
+    if row["lesion"] is None:
+        return ()
+    marked = (
+        "-" if row["found"] is None else f"yes, Dice {row['dice']:.2f}" if row["found"] else "no"
+    )
+    return (row["lesion"], marked)
 
 
 def write_summary(story: Story, table: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Everything of the table and more, as JSON."""
     document = {
-        "notice": output.notice(story.trained),
-        "trained": story.trained,
+        "notice": output.notice(story.caveat),
         "images": list(table),
+        "breasts": demo_truth.breasts(table),
         "studies": [vars(progress) for progress in story.progress],
         "received_files": [file.name for file in story.received.files],
         "replaced_objects": story.received.replaced,
@@ -130,12 +146,21 @@ def write_summary(story: Story, table: Sequence[Mapping[str, Any]], path: Path) 
 def show(story: Story, table: Sequence[Mapping[str, Any]]) -> None:
     """The tables for people."""
     output.say()
-    columns = ("view", "malignant", "benign", "segments", "frames", "regions", "lesion")
+    columns = ("view", "malignant", "benign", "segments", "frames", "regions")
     shown = [
-        [*(row[name] for name in columns), "SEG, SR" if row["segments"] else "SR"] for row in table
+        [*(row[name] for name in columns), "SEG, SR" if row["segments"] else "SR", *_beside(row)]
+        for row in table
     ]
-    headings = ("view", "malignant", "benign", "segments", "frames", "regions", "truth", "arrived")
+    headings = (*columns, "arrived", *(("truth", "marked") if story.truth else ()))
     output.table(headings, shown, "no image was read")
+    output.say()
+    columns = ("breast", "malignant", "benign", *(("truth",) if story.truth else ()))
+    sides = demo_truth.breasts(table).items()
+    output.table(
+        columns,
+        [(side, *(value for value in of.values() if value is not None)) for side, of in sides],
+        "no breast was read",
+    )
     for progress in story.progress:
         for uid, reason in progress.left_out.items():
             output.say(f"left out {story.sent.get(uid, Path(uid)).name}: {reason}")
@@ -146,4 +171,4 @@ def show(story: Story, table: Sequence[Mapping[str, Any]]) -> None:
         ("stage", "seconds"), [(name, f"{s:.1f}") for name, s in story.seconds.items()], ""
     )
     output.say()
-    output.scores_notice(story.trained)
+    output.scores_notice(story.caveat)

@@ -27,6 +27,7 @@ from dicom_io.findings import (
     SegmentationRef,
     SourceRef,
 )
+from dicom_io.result_codes import caveat_of
 from gmic.breast import breast_mask
 from gmic.errors import InputError
 from gmic.preprocess import max_projection, preprocess
@@ -196,7 +197,7 @@ def _write_pictures(
                 {s.label: s.frames[frame] for s in findings.segments if frame in s.frames},
                 [region for region in findings.regions if region.key_frame == frame],
                 overlay.slice_title(source, frame),
-                trained=run.algorithm.trained,
+                caveat=caveat_of(run.algorithm),
                 window=image.window,
             )
             uid = source.sop_instance_uid

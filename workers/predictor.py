@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dicom_io.findings import LABELS, Algorithm, Label
+from dicom_io.result_codes import caveat_of
 from gmic import bundle, weights
 from gmic.bundle import Bundle
 from gmic.config import CLASSES, GMIC3DConfig
@@ -38,6 +39,7 @@ class ModelIdentity:
     weights_sha256: str
     trained: bool
     description: str
+    caveat: str
     operating_point: float
     device: str
     configs: tuple[GMIC3DConfig, ...]  # of each member of an ensemble; they read the same window
@@ -54,6 +56,7 @@ class ModelIdentity:
             version=self.version,
             weights_sha256=self.weights_sha256,
             trained=self.trained,
+            caveat=self.caveat,
             parameters={
                 **({"members": str(len(self.configs))} if len(self.configs) > 1 else {}),
                 "patches": _each(config.num_patches for config in self.configs),
@@ -71,6 +74,7 @@ class ModelIdentity:
             "sha256": self.weights_sha256,
             "trained": self.trained,
             "description": self.description,
+            "caveat": caveat_of(self.algorithm()),
             "operating_point": self.operating_point,
             "device": self.device,
         }
@@ -130,6 +134,7 @@ class Predictor:
             weights_sha256=found.info.sha256,
             trained=found.info.trained,
             description=found.info.description,
+            caveat=found.info.caveat,
             operating_point=settings.segment_threshold or found.info.segment_threshold,
             device=str(models[0].device),
             configs=found.configs,

@@ -17,6 +17,8 @@ from dicom_io import result_codes as names
 from dicom_io.findings import LABELS, Label
 from workers.errors import DemoFailed
 
+_PLAIN_STATEMENTS = (names.NOTICE, names.SCORE_NOTICE)
+
 _MEASUREMENT_GROUP = "125007"  # DCM
 
 
@@ -56,6 +58,18 @@ class SegmentationRead:
                 found[label] = pixels[0, :, :, 0].astype(bool)
         return found
 
+    def segment(self, label: Label) -> tuple[tuple[int, ...], NDArray[np.bool_] | None]:
+        """The source frames (from 1) with a mask of a label, and the masks (N, H, W); None without one."""
+        frames = self.frames.get(label, ())
+        if not frames:
+            return (), None
+        seg = highdicom.seg.segread(self.path)
+        number = next(int(i.SegmentNumber) for i in seg.SegmentSequence if _label(i) == label)
+        pixels = seg.get_pixels_by_source_frame(
+            self.source_uid, list(frames), segment_numbers=[number]
+        )
+        return frames, pixels[..., 0].astype(bool)
+
 
 @dataclass
 class ReportRead:
@@ -64,7 +78,7 @@ class ReportRead:
     path: Path
     sop_uid: str
     study_uid: str
-    trained: bool
+    caveat: str
     replaces: frozenset[str]
     scores: dict[str, dict[Label, float]] = field(default_factory=dict)
     regions: dict[str, list[RegionRead]] = field(default_factory=dict)
@@ -148,12 +162,16 @@ def _label(segment: Dataset) -> Label:
 
 
 def _report(path: Path, dataset: Dataset) -> ReportRead:
-    statements = [str(i.TextValue) for i in _items(dataset) if i.ValueType == "TEXT"]
+    statements = [
+        str(item.TextValue)
+        for item in _items(dataset)
+        if item.ValueType == "TEXT" and _code(item) == names.STATEMENT.value
+    ]
     report = ReportRead(
         path=path,
         sop_uid=str(dataset.SOPInstanceUID),
         study_uid=str(dataset.StudyInstanceUID),
-        trained=names.UNTRAINED_NOTICE not in statements,
+        caveat=" ".join(s for s in statements if s not in _PLAIN_STATEMENTS),
         replaces=frozenset(_instances(dataset.get("PredecessorDocumentsSequence", []))),
         referenced=set(_instances(dataset.get("CurrentRequestedProcedureEvidenceSequence", []))),
     )

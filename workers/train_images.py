@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,6 +32,7 @@ from gmic.train.checkpoint import write_atomically
 from gmic.train.pretrain_step import birads_group
 from node.blobs import BlobStore
 from node.config import Settings
+from node.errors import DiskFull
 from node.trainings import Image
 from workers.errors import OverLimit, UnusableImage
 
@@ -76,7 +78,7 @@ class ImageCache:
             with suppress(OSError):
                 os.utime(path)  # used just now
             return path
-        self._blobs.require_room(self._reserve)
+        require_room(self._root, self._reserve)
         path.parent.mkdir(exist_ok=True)
         _make(path, self._blobs.path(image.sha256), image, form)
         return path
@@ -101,6 +103,16 @@ class ImageCache:
                     yield facts.st_mtime, facts.st_size, path
                 elif time.time() - facts.st_mtime > 3600:
                     path.unlink()
+
+
+def require_room(folder: Path, reserve_bytes: int) -> None:
+    """Raises DiskFull when less than the reserve is left where a folder lies."""
+    free = shutil.disk_usage(folder).free
+    if free < reserve_bytes:
+        raise DiskFull(
+            f"{free // MB} MB left at {folder}, the reserve is {reserve_bytes // MB} MB; free some space, or lower"
+            " TOMONODE_TRAINING_CACHE_MB or TOMONODE_DISK_RESERVE_MB"
+        )
 
 
 def _usable(path: Path, form: Form) -> bool:

@@ -1,7 +1,8 @@
 """Breasts of the study: who has what, and the images, made when first asked for and kept on disk.
 
-A breast has a benign lesion, a malignant one, or neither, so that "the first patch" has one lesion to
-cover; one view's image never depends on another's. Shapes: D slices, H rows, W columns of the window.
+Benign and malignant lesions are drawn independently of each other: neither label tells the other, or a
+model would learn "not benign" in place of malignant. One view's image never depends on another's.
+Shapes: D slices, H rows, W columns of the window.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from gmic.preprocess import preprocess
 from gmic.train.data import Example
 from gmic.window import WindowTransform
 
-VERSION = 3
+VERSION = 4
 """Of the phantom's look; a change makes kept images unusable."""
 SPLIT_SEEDS = {"train": 1_000_000, "valid": 2_000_000, "test": 3_000_000}
 """First seed of each split; a split never has a million breasts, so they share none."""
@@ -49,7 +50,7 @@ class ImageSettings:
     slice_mm: float = 2.0
     views: tuple[str, ...] = ("CC", "MLO")
     contrast: tuple[float, float] = (0.9, 1.3)
-    prevalence: float = 0.35
+    prevalence: float = 0.45
 
     @property
     def mean_radius_px(self) -> float:
@@ -60,17 +61,16 @@ class ImageSettings:
 def breast_plan(settings: ImageSettings, seed: int) -> tuple[tuple[int, int], list[PhantomSpec]]:
     """Labels (benign, malignant) of one breast and the specification of each of its views."""
     rng = np.random.default_rng([seed, VERSION])
-    drawn = float(rng.random())
-    benign = int(drawn < settings.prevalence)
-    malignant = int(settings.prevalence <= drawn < 2 * settings.prevalence)
+    benign, malignant = (int(value < settings.prevalence) for value in rng.random(2))
     contrast = float(rng.uniform(*settings.contrast))
     side = "LR"[int(rng.integers(2))]
+    kind = "both" if benign and malignant else "malignant" if malignant else "benign"
     specs = study_plan(
         seed,
         settings.shape,
         [f"{side}-{view}" for view in settings.views],
         lesion_breast=side if benign or malignant else None,
-        kind="malignant" if malignant else "benign",
+        kind=kind,
         contrast=contrast,
         spacing_mm=settings.spacing_mm,
         slice_mm=settings.slice_mm,

@@ -42,7 +42,9 @@ class ImageFinding:
         label: The class.
         peak_value: Saliency of the most salient cell of the class.
         peak_hit: Whether this cell lies on the lesion, in its slices.
-        patch_hit: Whether the first patch covers the lesion, in its slices.
+        alone: Whether the image has no lesion of another class.
+        patch_hit: Whether the first patch covers the lesion, in its slices. Patches serve both classes
+            at once, so where an image has both, one of the first two patches.
         any_patch_hit: Whether one of the K patches does.
         segmentation: DSC and PxAP after the maximum over the slices.
     """
@@ -50,6 +52,7 @@ class ImageFinding:
     breast_id: str
     label: str
     peak_value: float
+    alone: bool
     peak_hit: bool
     patch_hit: bool
     any_patch_hit: bool
@@ -104,8 +107,9 @@ def find(
         example.breast_id,
         CLASSES[place],
         peak.value if peak else 0.0,
+        sum(example.labels) == 1,
         peak_on_lesion(peak, [lesion], SLICE_MARGIN),
-        hits[0],
+        any(hits[: sum(example.labels)]),
         any(hits),
         segmentation_score(saliency_Dhw, flat_HW, field),
     )
@@ -135,6 +139,7 @@ def summarise(scores: list[ImageScore], findings: list[ImageFinding]) -> dict[st
             "positives": int(labels_N.sum()),
             "peak_on_lesion": _share([f.peak_hit for f in best.values()]),
             "first_patch_on_lesion": _share([f.patch_hit for f in best.values()]),
+            "first_patch_on_lesion_alone": _share([f.patch_hit for f in best.values() if f.alone]),
             "any_patch_on_lesion": _share([f.any_patch_hit for f in best.values()]),
             "peak_on_lesion_images": _share([f.peak_hit for f in own]),
             "dsc": mean.dsc if mean else None,

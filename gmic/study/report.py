@@ -18,6 +18,7 @@ GOALS = (
     ("benign", "auc", "breast-wise AUC, benign", 0.90),
     ("malignant", "peak_on_lesion", "highest malignant cell on the lesion", 0.85),
     ("malignant", "first_patch_on_lesion", "first patch covers the malignant lesion", 0.95),
+    ("malignant", "first_patch_on_lesion_alone", "the same, breasts with this lesion alone", 0.95),
 )
 TOO_EASY = 0.65
 
@@ -68,11 +69,13 @@ def _head(settings: StudySettings) -> list[str]:
         f"{breasts['train']} breasts to learn from, {breasts['valid']} to choose the epoch, "
         f"{breasts['test']} unseen ones to test on, {len(images.views)} views each; "
         f"{depth} slices of {rows} x {cols} pixels of {images.spacing_mm} mm, every {images.slice_mm} mm. "
-        f"{images.prevalence:.0%} of the breasts have a benign lesion, as many others a malignant one. "
-        f"The only label a model is told is whether a breast has which.",
+        f"{images.prevalence:.0%} of the breasts have a benign and, independently, as many a malignant "
+        f"lesion. The only label a model is told is whether a breast has which.",
         "",
         "A breast's score is the mean over its views. Intervals: 95 %, 1000 bootstrap resamples of breasts. "
-        "Where a model looks is taken from the view of the breast with the higher peak.",
+        "Where a model looks is taken from the view of the breast with the higher peak. Patches serve both "
+        "classes at once, so a breast with lesions of both counts as covered by the first patch when one of "
+        "the first two covers the lesion; the figure for breasts with one lesion alone stands beside it.",
         "",
     ]
 

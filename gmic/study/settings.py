@@ -158,14 +158,13 @@ _TRAIN = TrainConfig(
     name="gmic3d-phantom",
 )
 
-_STEADY = dataclasses.replace(_PRETRAIN, schedule="constant")
-_EASY = Stage((3.2, 4.6), 150, dataclasses.replace(_PRETRAIN, learning_rate=1.5e-3, epochs=10))
+_EASY = Stage((3.2, 4.6), 150, dataclasses.replace(_PRETRAIN, learning_rate=1.5e-3, epochs=8))
 """From scratch, lesions that stand out are needed: with the contrast of the test nothing is learned in
 the first thousand steps. Each following stage starts where the one before ended."""
 _STAGES = (
     _EASY,
-    Stage((1.8, 2.8), 150, dataclasses.replace(_STEADY, epochs=4)),
-    Stage((1.2, 1.8), 150, dataclasses.replace(_STEADY, epochs=4)),
+    Stage((1.8, 2.8), 150, dataclasses.replace(_PRETRAIN, epochs=4)),
+    Stage((1.2, 1.8), 300, dataclasses.replace(_PRETRAIN, epochs=3)),
     Stage((0.9, 1.3), 400, dataclasses.replace(_PRETRAIN, epochs=5)),
 )
 

@@ -16,7 +16,6 @@ from rich.table import Table
 from rich.text import Text
 
 RESEARCH_ONLY = "Research use only, not for clinical use."
-UNTRAINED = "The weights are untrained: the scores mean nothing."
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -68,14 +67,14 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[Any]], none: str) -> 
     say("\n".join(line.rstrip() for line in shown.get().splitlines()))
 
 
-def notice(trained: bool) -> str:
-    """What goes with every score."""
-    return RESEARCH_ONLY if trained else f"{UNTRAINED} {RESEARCH_ONLY}"
+def notice(caveat: str) -> str:
+    """What goes with every score; `caveat` is what there is to know of the weights."""
+    return f"{caveat} {RESEARCH_ONLY}".lstrip()
 
 
-def scores_notice(trained: bool) -> None:
+def scores_notice(caveat: str) -> None:
     """The line that goes under every score."""
-    say(notice(trained))
+    say(notice(caveat))
 
 
 def fields(values: Mapping[str, Any]) -> None:

@@ -62,10 +62,9 @@ def show(study: Uid, as_json: output.AsJson = False) -> None:
     settings = load_settings()
     with database(settings) as db, db.reading() as session:
         page = views.study_page(session, study, settings, now(session))
-    trained = page.row.trained is True
     if as_json:
         known = {name: value for name, value in asdict(page).items() if name not in _PATIENT}
-        output.as_json({"notice": output.notice(trained), **known})
+        output.as_json({"notice": output.notice(page.row.caveat or ""), **known})
         return
     row = page.row
     output.fields(
@@ -91,7 +90,7 @@ def _show_details(page: views.StudyPage) -> None:
         scores = ("laterality", "view", "malignant", "benign", "segments", "excluded_reason")
         _section("results of the newest run", run.images, (*scores, "sop_uid"))
         if run.images:
-            output.scores_notice(run.trained is True)
+            output.scores_notice(run.caveat or "")
         _section("its files", run.artifacts, ("kind", "name", "size_bytes"))
     if page.shadow_runs:
         output.say("\nread in shadow, never delivered")

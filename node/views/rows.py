@@ -11,6 +11,7 @@ from datetime import datetime
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from dicom_io.result_codes import UNTRAINED_NOTICE
 from node import lifecycle, studies
 from node.completion import Received, Verdict, judge
 from node.config import Settings
@@ -53,6 +54,7 @@ class StudyRow:
     run_generation: int | None
     model_version: str | None
     trained: bool | None
+    caveat: str | None
     scores: tuple[BreastScore, ...]
     failed_deliveries: tuple[uuid.UUID, ...]
 
@@ -128,6 +130,7 @@ def _row(
         run_generation=run.generation if run else None,
         model_version=run.model_version if run else None,
         trained=trained(run) if run else None,
+        caveat=caveat(run) if run else None,
         scores=scores,
         failed_deliveries=tuple(
             delivery.id
@@ -249,3 +252,11 @@ def _queue_positions(session: Session, at: datetime) -> dict[uuid.UUID, int]:
         .order_by(Run.created_at)
     ).scalars()
     return {run_id: position for position, run_id in enumerate(due)}
+
+
+def caveat(run: Run) -> str | None:
+    """What a reader must know of the run's weights, "" if nothing; None before it has a result."""
+    if run.model is None:
+        return None
+    said = run.model.get("caveat")
+    return str(said) if said is not None else "" if trained(run) else UNTRAINED_NOTICE

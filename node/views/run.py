@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from node.config import Settings
 from node.models import Artifact, Delivery, ImageResult, Instance, Run, Study
 from node.views.deliveries import DeliveryView, delivery_views
-from node.views.rows import trained
+from node.views.rows import caveat, trained
 
 _SIDES = {"R": 0, "L": 1}
 
@@ -76,6 +76,7 @@ class RunView:
     shadow: bool
     model: Mapping[str, Any] | None
     trained: bool | None
+    caveat: str | None
     worker: str | None
     error: str | None
     error_code: str | None
@@ -138,6 +139,7 @@ def _run(
         shadow=run.shadow,
         model=run.model,
         trained=trained(run),
+        caveat=caveat(run),
         worker=run.worker,
         error=run.error,
         error_code=run.error_code,

@@ -28,7 +28,7 @@ from tests.support.worker_node import WorkerNode, worker_node
 from tests.unit.gmic.training import TINY
 from tests.unit.workers.breasts import breast
 
-STUDIES = 5
+STUDIES = 3
 BATCH = 4
 MODEL = dataclasses.replace(
     TINY, window_shape=(512, 320), stage_channels=(64, 64), stem_channels=64, patch_size=64
@@ -39,17 +39,15 @@ MODEL = dataclasses.replace(
 def main() -> None:
     """Measure and print, in seconds."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
-        rows = [
-            _measure(Path(name) / kind, kind, number)
-            for number, kind in enumerate(("alone", "yielding", "not yielding"))
-        ]
-    sys.stdout.write(f"{'training':<14}{'median s':>10}{'worst s':>10}{'batch s':>10}\n")
-    for kind, seconds, batch_s in rows:
-        middle, worst = statistics.median(seconds), max(seconds)
-        sys.stdout.write(f"{kind:<14}{middle:>10.2f}{worst:>10.2f}{batch_s:>10.2f}\n")
+        sys.stdout.write(f"{'training':<14}{'median s':>10}{'worst s':>10}{'batch s':>10}\n")
+        for number, kind in enumerate(("alone", "yielding", "not yielding")):
+            seconds, batch_s = _measure(Path(name) / kind, kind, number)
+            middle, worst = statistics.median(seconds), max(seconds)
+            sys.stdout.write(f"{kind:<14}{middle:>10.2f}{worst:>10.2f}{batch_s:>10.2f}\n")
+            sys.stdout.flush()
 
 
-def _measure(folder: Path, kind: str, number: int) -> tuple[str, list[float], float]:
+def _measure(folder: Path, kind: str, number: int) -> tuple[list[float], float]:
     settings = make_settings(folder / "home", training_yields=kind == "yielding", tick_s=0.1)
     with worker_node(settings) as node:
         workers = [node.start("inference"), node.start("training")]
@@ -58,7 +56,7 @@ def _measure(folder: Path, kind: str, number: int) -> tuple[str, list[float], fl
         run_id = None if kind == "alone" else _train(node, settings)
         _study(node, folder, 100 * number)  # loads the model
         seconds = [_study(node, folder, 100 * number + 1 + n) for n in range(STUDIES)]
-        return kind, seconds, _batch_s(node, run_id) if run_id else 0.0
+        return seconds, _batch_s(node, run_id) if run_id else 0.0
 
 
 def _train(node: WorkerNode, settings: Settings) -> uuid.UUID:

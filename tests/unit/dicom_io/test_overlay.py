@@ -21,10 +21,10 @@ def picture(
     masks: dict[Label, NDArray[np.bool_]] | None = None,
     regions: tuple[Region, ...] = (),
     *,
-    trained: bool = True,
+    caveat: str = "",
     window: tuple[float, float] | None = None,
 ) -> NDArray[np.uint8]:
-    data = key_slice_png(frame, masks or {}, regions, "R MLO", trained=trained, window=window)
+    data = key_slice_png(frame, masks or {}, regions, "R MLO", caveat=caveat, window=window)
     return np.asarray(Image.open(BytesIO(data)).convert("RGB"))
 
 
@@ -94,18 +94,23 @@ def test_a_box_is_drawn_on_its_edges() -> None:
 
 def test_notices_are_written_below_the_image_never_on_it() -> None:
     frame = flat()
-    trained, untrained = (
+    plain, warned = (
         picture(frame, window=(500, 1000)),
-        picture(frame, trained=False, window=(500, 1000)),
+        picture(frame, caveat="The weights never saw a patient.", window=(500, 1000)),
     )
-    assert (trained[:400] == 128).all()
-    assert untrained.shape[0] > trained.shape[0]
-    yellow = (untrained[400:] == (255, 214, 90)).all(axis=2)
+    assert (plain[:400] == 128).all()
+    assert warned.shape[0] > plain.shape[0]
+    yellow = (warned[400:] == (255, 214, 90)).all(axis=2)
     assert (
-        yellow.any(axis=1).sum()
-        > (trained[400:] == (255, 214, 90)).all(axis=2).any(axis=1).sum()
-        > 0
+        yellow.any(axis=1).sum() > (plain[400:] == (255, 214, 90)).all(axis=2).any(axis=1).sum() > 0
     )
+
+
+def test_a_long_caveat_is_written_whole() -> None:
+    short, long = (picture(flat(), caveat="word " * words) for words in (3, 30))
+    assert long.shape[0] > short.shape[0]
+    yellow = (long == (255, 214, 90)).all(axis=2)
+    assert not yellow[:, -5:].any()
 
 
 def test_grey_values_follow_the_window_else_the_breast() -> None:

@@ -75,8 +75,8 @@ def test_images_are_kept_and_made_again_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize("view", [0, 1])
 def test_truth_lies_where_the_lesion_adds_most(tmp_path: Path, view: int) -> None:
     checked = set()
-    images = PhantomSet(IMAGES, "train", 20, tmp_path)
-    for index in range(view, 40, 2):
+    images = PhantomSet(IMAGES, "train", 60, tmp_path)
+    for index in range(view, 120, 2):
         labels, spec = images.examples[index].labels, images.specs[index]
         if labels != (0, 1) or spec.laterality in checked:
             continue
@@ -143,7 +143,7 @@ def test_variants_differ_where_they_say() -> None:
 
 @pytest.mark.parametrize("right", [True, False])
 def test_findings_tell_a_map_that_points_at_the_lesion(tmp_path: Path, right: bool) -> None:
-    images = PhantomSet(IMAGES, "train", 20, tmp_path)
+    images = PhantomSet(IMAGES, "train", 60, tmp_path)
     index = next(i for i, e in enumerate(images.examples) if e.labels == (0, 1))
     mask = images.mask(index, "malignant")
     frame, row, col = (int(np.mean(places)) for places in np.nonzero(mask))
@@ -186,9 +186,9 @@ def test_summary_counts_breasts_by_their_higher_peak() -> None:
         ImageScore("b1", "b", "b", (1, 0), (0.7, 0.2)),
     ]
     findings = [
-        ImageFinding("a", "malignant", 0.9, True, True, True, SegmentationScore(0.2, 0.1)),
-        ImageFinding("a", "malignant", 0.5, False, False, True, SegmentationScore(0.4, 0.3)),
-        ImageFinding("b", "benign", 0.4, False, True, True, None),
+        ImageFinding("a", "malignant", 0.9, True, True, True, True, SegmentationScore(0.2, 0.1)),
+        ImageFinding("a", "malignant", 0.5, True, False, False, True, SegmentationScore(0.4, 0.3)),
+        ImageFinding("b", "benign", 0.4, False, False, True, True, None),
     ]
     summary = summarise(scores, findings)
     assert (summary["breasts"], summary["images"]) == (2, 3)
@@ -201,6 +201,8 @@ def test_summary_counts_breasts_by_their_higher_peak() -> None:
     assert malignant["pxap"] == pytest.approx(0.2)
     assert benign["peak_on_lesion"] == 0.0
     assert benign["first_patch_on_lesion"] == 1.0
+    assert malignant["first_patch_on_lesion_alone"] == 1.0
+    assert benign["first_patch_on_lesion_alone"] is None
     assert benign["dsc"] is None
 
 
