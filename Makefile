@@ -19,8 +19,10 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 demo: setup
 	@$(BIN)/tomonode demo $(if $(INPUT),--input "$(INPUT)") $(if $(OUT),--out "$(OUT)")
 
+# two at a time: much of a test is waiting for other processes (JOBS=0: one after the other, in this process)
+JOBS ?= 2
 test: setup
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 # what CI checks besides the tests: format, lint, types, import directions
 check: setup
