@@ -19,6 +19,7 @@ from gmic.study.settings import MAIN, StudySettings, shipped_config
 from gmic.weights import WeightsInfo, load, save
 
 NAME, VERSION = "gmic3d-phantom", "1"
+CAVEAT = "The weights learned from computer-made phantoms alone: scores say nothing about patients."
 SEEN_BELOW = 0.1
 """Share of lesions whose highest cell may lie below the threshold on the card."""
 
@@ -45,7 +46,7 @@ def ship(settings: StudySettings, seed: int, out: Path, path: Path) -> WeightsIn
         "Demonstration weights: a narrow 3D-GMIC trained on computer-made phantoms with image-level "
         f"labels only ({settings.breasts['train']} breasts, seed {seed}); breast-wise AUC on "
         f"{result['breasts']} unseen phantoms {malignant['auc']:.3f} malignant, {benign['auc']:.3f} "
-        "benign. It never saw a patient. Research use only, not for clinical use."
+        "benign. Research use only, not for clinical use."
     )
     card = dataclasses.replace(
         info,
@@ -53,6 +54,7 @@ def ship(settings: StudySettings, seed: int, out: Path, path: Path) -> WeightsIn
         version=VERSION,
         description=description,
         segment_threshold=choose_threshold(model, valid),
+        caveat=CAVEAT,
     )
     return save(shipped.eval(), path, card)
 

@@ -101,7 +101,7 @@ def test_weights_of_a_run_read_full_windows_as_the_run_read_its_own(
     model, info = load(path)
     assert info == card
     assert info.trained
-    assert "never saw a patient" in info.description
+    assert "phantoms alone" in info.caveat
     assert model.config.binning == BINNING
     trained, _ = load(out / "runs" / "main-0" / "train" / "best.safetensors")
     image = PhantomSet(SETTINGS.images, "test", 1, out / "images").volume(0)
