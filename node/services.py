@@ -55,7 +55,7 @@ def node_services(settings: Settings) -> list[Service]:
     environment = child_environment(settings)
     listener = Service(
         name="listener",
-        command=_own("listen"),
+        command=own_command("listen"),
         where=f"DICOM {settings.ae_title} at {settings.listen_host}:{settings.listen_port}",
         ready=lambda _child: probe.accepts(settings.listen_host, settings.listen_port),
         order=0,
@@ -64,7 +64,7 @@ def node_services(settings: Settings) -> list[Service]:
     )
     web = Service(
         name="web",
-        command=_own("web"),
+        command=own_command("web"),
         where=f"http://{settings.web_host}:{settings.web_port}/",
         ready=lambda _child: probe.serves_pages(settings.web_host, settings.web_port),
         order=3,
@@ -73,7 +73,7 @@ def node_services(settings: Settings) -> list[Service]:
     )
     relay = Service(
         name="relay",
-        command=_own("relay"),
+        command=own_command("relay"),
         where="closes quiet studies, sends what is due",
         ready=Child.said_ready,
         order=1,
@@ -120,7 +120,7 @@ def _training(settings: Settings, environment: dict[str, str]) -> list[Service]:
 def _worker(name: str, queue: str, where: str, environment: dict[str, str]) -> Service:
     return Service(
         name=name,
-        command=_own("worker", "--queue", queue),
+        command=own_command("worker", "--queue", queue),
         where=where,
         ready=Child.said_ready,
         order=2,
@@ -130,7 +130,8 @@ def _worker(name: str, queue: str, where: str, environment: dict[str, str]) -> S
     )
 
 
-def _own(*arguments: str) -> tuple[str, ...]:
+def own_command(*arguments: str) -> tuple[str, ...]:
+    """A command of this program, to be run in a process of its own."""
     return (sys.executable, "-m", "workers.cli", *arguments)
 
 

@@ -11,7 +11,7 @@ import typer
 
 from node import doctor as node_doctor
 from node import log, processes, relay, schema
-from node.cli import dataset, delivery, label, output, peer, study
+from node.cli import dataset, delivery, drift, label, output, peer, study
 from node.cli.context import database, open_database
 from node.config import load_settings
 from node.model_version import model_version
@@ -36,6 +36,7 @@ app.add_typer(delivery.app, name="delivery")
 app.add_typer(peer.app, name="peer")
 app.add_typer(label.app, name="label")
 app.add_typer(db_app, name="db")
+app.command("drift")(drift.drift)
 
 ReadyFd = Annotated[int | None, typer.Option("--ready-fd", hidden=True)]
 
@@ -101,7 +102,7 @@ def relay_(ready_fd: ReadyFd = None) -> None:
 
 @app.command()
 def web() -> None:
-    """Run the web pages: work list and study pages; read-only but for retry."""
+    """Run the web pages: studies, deliveries, models, data sets, trainings, drift; and /metrics."""
     from node.web import server  # FastAPI, which the other commands can do without
 
     settings = load_settings()

@@ -5,6 +5,7 @@ Patient attributes are in `StudyPage` alone.
 """
 
 from node.views.deliveries import DeliveryList, DeliveryView, delivery_list
+from node.views.drift import DriftPage, drift_page
 from node.views.overview import Overview, overview
 from node.views.rows import StudyRow
 from node.views.study import StudyPage, study_page
@@ -14,12 +15,14 @@ __all__ = [
     "STATUSES",
     "DeliveryList",
     "DeliveryView",
+    "DriftPage",
     "Filter",
     "Overview",
     "StudyPage",
     "StudyRow",
     "WorkList",
     "delivery_list",
+    "drift_page",
     "overview",
     "study_page",
     "work_list",

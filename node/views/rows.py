@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -256,7 +257,12 @@ def _queue_positions(session: Session, at: datetime) -> dict[uuid.UUID, int]:
 
 def caveat(run: Run) -> str | None:
     """What a reader must know of the run's weights, "" if nothing; None before it has a result."""
-    if run.model is None:
-        return None
-    said = run.model.get("caveat")
-    return str(said) if said is not None else "" if trained(run) else UNTRAINED_NOTICE
+    return None if run.model is None else caveat_of(run.model)
+
+
+def caveat_of(model: Mapping[str, Any]) -> str:
+    """The same of a run's `model`. What does not say that it was trained was not."""
+    said = model.get("caveat")
+    if said is not None:
+        return str(said)
+    return "" if model.get("trained") is True else UNTRAINED_NOTICE

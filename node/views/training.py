@@ -56,9 +56,10 @@ class EpochRow:
 
 @dataclass(frozen=True)
 class TrainingPage:
-    """All that is known of one training."""
+    """All that is known of one training; `wanted` is what was asked of a running one."""
 
     row: TrainingRow
+    wanted: str | None
     config: dict[str, Any]
     code_version: str
     request_hash: str
@@ -84,7 +85,7 @@ def training_page(session: Session, name: str, settings: Settings) -> TrainingPa
     """
     run = trainings.find(session, name)
     columns = ("config", "code_version", "request_hash", "max_attempts", "time_limit_s")
-    more = ("disk_limit_mb", "error_code")
+    more = ("disk_limit_mb", "error_code", "wanted")
     return TrainingPage(
         row=_row(session, run),
         epochs=[

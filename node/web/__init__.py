@@ -1,1 +1,1 @@
-"""The pages: a work list, a page a study, deliveries. Rendered here, read-only apart from retry."""
+"""The pages: a work list, a page a study, deliveries, and those of learning. Rendered here; what changes is a form."""

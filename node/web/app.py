@@ -18,7 +18,7 @@ from node.blobs import BlobStore
 from node.config import Settings
 from node.db import Database
 from node.errors import ConfigError, Conflict, InvalidLabel, NodeError, NotFound, Transient
-from node.web import labels, pages
+from node.web import labels, learning, metrics, pages, trainings
 from node.web.guard import HEADERS, Guard
 from node.web.render import STATIC, VERSION, error_page
 
@@ -52,7 +52,8 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.node = pages.Node(settings, db, store)
     app.include_router(labels.router)  # first: its addresses lie below a study's
-    app.include_router(pages.router)
+    for part in (pages, trainings, learning, metrics):
+        app.include_router(part.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_middleware(Guard, settings=settings)
     app.add_exception_handler(NodeError, _node_error)

@@ -1,4 +1,5 @@
-"""The routes of pages. Each opens one reading transaction, reads a view and renders it; retry alone writes here."""
+"""The routes of pages of studies and deliveries. Each opens one reading transaction, reads a view and renders it;
+retry alone writes here."""
 
 from __future__ import annotations
 
@@ -114,10 +115,10 @@ def retry_study(node: Here, request: Request, study_uid: str) -> Response:
         wanted = registry.answering(session, model_version(node.settings))
         runs.retry(session, found, node.settings, wanted, now(session))
 
-    refused = _refused(node, change)
+    refused = refusal(node, change)
     if refused is not None:
-        return study_page(node, study_uid, _status(refused), str(refused))
-    return _back(request, f"/studies/{path_part(study_uid)}")
+        return study_page(node, study_uid, status_of(refused), str(refused))
+    return back(request, f"/studies/{path_part(study_uid)}")
 
 
 @router.get("/deliveries")
@@ -162,13 +163,13 @@ def retry_delivery(node: Here, request: Request, delivery_id: uuid.UUID) -> Resp
     def change(session: Session) -> None:
         deliveries.retry(session, delivery_id, node.settings, now(session))
 
-    refused = _refused(node, change)
+    refused = refusal(node, change)
     if refused is not None:
-        return _delivery_page(node, status=_status(refused), notice=str(refused))
-    return _back(request, "/deliveries")
+        return _delivery_page(node, status=status_of(refused), notice=str(refused))
+    return back(request, "/deliveries")
 
 
-def _refused(node: Node, change: Callable[[Session], None]) -> Conflict | NotFound | None:
+def refusal(node: Node, change: Callable[[Session], None]) -> Conflict | NotFound | None:
     """Make a change in a transaction; why it could not be made, if so."""
     try:
         with node.db.transaction() as session:
@@ -178,11 +179,12 @@ def _refused(node: Node, change: Callable[[Session], None]) -> Conflict | NotFou
     return None
 
 
-def _status(refused: Conflict | NotFound) -> int:
+def status_of(refused: Conflict | NotFound) -> int:
+    """The HTTP status that goes with it."""
     return 409 if isinstance(refused, Conflict) else 404
 
 
-def _back(request: Request, default: str) -> Response:
+def back(request: Request, default: str) -> Response:
     """303 to the page of ours that the button was on."""
     came_from = urlsplit(request.headers.get("referer", ""))
     target = default
