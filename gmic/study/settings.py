@@ -9,6 +9,7 @@ from typing import Any
 
 from gmic.config import GMIC3DConfig
 from gmic.errors import ConfigError
+from gmic.study.against import LOWER, SAME
 from gmic.study.cohort import ImageSettings
 from gmic.train.settings import TrainConfig
 
@@ -36,7 +37,10 @@ class Variant:
 
     Attributes:
         name: Of the variant, in folders and tables.
-        about: What it is compared with, for the report.
+        about: What differs, for the report.
+        paper: What the paper says of it.
+        expected: What malignant AUC does then beside the main run (`gmic.study.against`); empty where
+            the paper does not say.
         model: Fields of the model's configuration that differ.
         saliency: "relu-tanh" (V-B.5) or "sigmoid".
         constant: Whether the saliency layer starts constant (V-B.4) or at random.
@@ -51,18 +55,46 @@ class Variant:
     constant: bool = True
     top_t_of: str = "slice"
     projection: bool = False
+    paper: str = ""
+    expected: tuple[str, ...] = ()
 
 
 MAIN = Variant("main", "the method as published, narrow")
+_K8 = "With K = 8 DBT does as well as with the tuned K (Table IV against II)"
+_ZETA = "0, 10 and infinity cannot be told apart, 5 is best (Table V)"
 ABLATIONS = (
-    Variant("projection", "the same network on the mean over the slices", projection=True),
-    Variant("patches-1", "K = 1", {"num_patches": 1}),
-    Variant("patches-12", "K = 12", {"num_patches": 12}),
-    Variant("zeta-0", "zeta = 0", {"slice_margin": 0}),
-    Variant("zeta-all", "zeta = infinity", {"slice_margin": 100}),
-    Variant("top-t-volume", "t as a share of the volume", top_t_of="volume"),
-    Variant("sigmoid", "sigmoid in place of ReLU(tanh)", saliency="sigmoid"),
-    Variant("random", "saliency layer started at random", constant=False),
+    Variant(
+        "projection",
+        "the same network on the mean over the slices",
+        projection=True,
+        paper="DBT does best, within the intervals (Tables II, IV)",
+        expected=(LOWER, SAME),
+    ),
+    Variant("patches-1", "K = 1", {"num_patches": 1}, paper="not tried"),
+    Variant("patches-12", "K = 12", {"num_patches": 12}, paper=_K8, expected=(SAME,)),
+    Variant("zeta-0", "zeta = 0", {"slice_margin": 0}, paper=_ZETA, expected=(SAME,)),
+    Variant("zeta-all", "zeta = infinity", {"slice_margin": 100}, paper=_ZETA, expected=(SAME,)),
+    Variant(
+        "top-t-volume",
+        "t as a share of the volume",
+        top_t_of="volume",
+        paper="y_global should not depend on the number of slices (V-B.3); no figure",
+        expected=(LOWER, SAME),
+    ),
+    Variant(
+        "sigmoid",
+        "sigmoid in place of ReLU(tanh)",
+        saliency="sigmoid",
+        paper="no ideal choice with a constant start (V-B.5); no figure",
+        expected=(LOWER,),
+    ),
+    Variant(
+        "random",
+        "saliency layer started at random",
+        constant=False,
+        paper="lesions may start below the background and stay there (V-B.4, Fig. 3); no figure",
+        expected=(LOWER,),
+    ),
 )
 
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from gmic.errors import ConfigError
+from gmic.errors import ConfigError, DataError
 from gmic.evaluate.scores import ImageScore
 from gmic.evaluate.segmentation import SegmentationScore
 from gmic.phantom import make_phantom
+from gmic.study.against import HIGHER, LOWER, SAME, against_main
 from gmic.study.baselines import baseline_scores
 from gmic.study.build import Projected, SigmoidHead, build
 from gmic.study.cohort import ImageSettings, PhantomSet, breast_plan
@@ -204,6 +205,36 @@ def test_summary_counts_breasts_by_their_higher_peak() -> None:
     assert malignant["first_patch_on_lesion_alone"] == 1.0
     assert benign["first_patch_on_lesion_alone"] is None
     assert benign["dsc"] is None
+
+
+def _table(path: Path, scores: list[float]) -> Path:
+    rows = [f"{n}-CC,{n},0,{n % 2},0.5,{score}" for n, score in enumerate(scores)]
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("variant", "finding"),
+    [("good", SAME), ("poor", LOWER), ("good but compared with poor", HIGHER)],
+)
+def test_a_variant_is_told_from_the_main_run_by_the_interval(
+    tmp_path: Path, variant: str, finding: str
+) -> None:
+    rng = np.random.default_rng(0)
+    good = _table(tmp_path / "good.csv", [n % 2 + rng.uniform(0, 0.5) for n in range(60)])
+    poor = _table(tmp_path / "poor.csv", rng.uniform(0, 1, 60).tolist())
+    first, second = {"good": (good, good), "poor": (poor, good)}.get(variant, (good, poor))
+    beside = against_main(first, second)
+    assert beside.finding == finding
+    assert beside.agrees((finding,)) == "yes"
+    assert beside.agrees(tuple({LOWER, SAME, HIGHER} - {finding})) == "no"
+    assert beside.agrees(()) == "not tried there"
+
+
+def test_runs_on_other_breasts_are_not_compared(tmp_path: Path) -> None:
+    runs = [_table(tmp_path / f"{n}.csv", [0.1] * n) for n in (4, 6)]
+    with pytest.raises(DataError, match="other breasts"):
+        against_main(*runs)
 
 
 def test_shipped_weights_are_small_and_read_full_windows() -> None:

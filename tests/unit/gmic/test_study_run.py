@@ -89,6 +89,8 @@ def test_the_report_tells_what_is_there_and_what_is_missing(out: Path) -> None:
     page = write_report(SETTINGS, out).read_text()
     assert "Not run yet" not in page
     assert f"| on the projection | malignant | {flat['malignant']['auc']:.3f}" in page
+    difference = flat["malignant"]["auc"] - result["malignant"]["auc"]
+    assert f"| on the projection | {difference:+.3f} (" in page
 
 
 def test_weights_of_a_run_read_full_windows_as_the_run_read_its_own(
