@@ -28,7 +28,7 @@ def test_a_phantom_goes_all_the_way(tmp_path: Path) -> None:
     assert [image["view"] for image in summary["images"]] == ["L-CC", "L-MLO", "R-CC", "R-MLO"]
     assert [image["lesion"] for image in summary["images"]] == ["malignant"] * 2 + ["none"] * 2
     assert "mean nothing" in summary["notice"]
-    assert "scores mean nothing" in said
+    assert "scores and regions mean nothing" in said
     assert "Research use only" in said
     for image in summary["images"]:
         assert 0 <= image["malignant"] <= 1

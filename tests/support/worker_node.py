@@ -161,7 +161,7 @@ class WorkerNode:
         return self.run(study_uid)
 
     def wait_delivery(
-        self, study_uid: str, peer: str, state: str, timeout_s: float = 60
+        self, study_uid: str, peer: str, state: str, timeout_s: float = 180
     ) -> Delivery:
         """Until the delivery of the newest run to a peer is in a state."""
 
