@@ -20,7 +20,7 @@ from node.db import now
 from tests.conftest import make_settings
 from tests.support.pacs import Script, pacs
 from tests.support.services import wait_until
-from tests.support.worker_node import WorkerNode, worker_node
+from tests.support.worker_node import WorkerNode, WorkerProcess, worker_node
 from tests.unit.workers.breasts import breast
 from workers.task import EXIT_STUCK
 
@@ -42,6 +42,14 @@ def _send(node: WorkerNode, folder: Path, *sides: Literal["L", "R"]) -> str:
     node.receive(files)
     node.complete(uid)
     return uid
+
+
+def _serve(node: WorkerNode, worker: WorkerProcess, done: Callable[[], bool]) -> None:
+    """Wait for the end, starting a worker again that found itself stuck, as the supervisor does."""
+    wait_until(lambda: done() or worker.exit_code() is not None, 180, "an end")
+    if not done():
+        assert worker.exit_code() == EXIT_STUCK, worker.log.read_text()
+        node.start("inference").wait_ready()
 
 
 def _drawn_short(path: Path) -> None:
@@ -267,6 +275,7 @@ def test_workers_outlive_the_broker(tmp_path: Path) -> None:
         node.stop_redis()
         uid = _send(node, tmp_path, "R")
         node.start_redis()
+        _serve(node, worker, lambda: node.run(uid).state == "SUCCEEDED")
         assert node.wait_run(uid, "SUCCEEDED").attempt == 1
 
 
@@ -285,10 +294,7 @@ def test_a_broker_killed_while_a_message_waits_in_the_worker(tmp_path: Path) -> 
         def succeeded() -> bool:
             return all(node.run(uid).state == "SUCCEEDED" for uid in waiting)
 
-        wait_until(lambda: succeeded() or worker.exit_code() is not None, 60, "an end")
-        if not succeeded():
-            assert worker.exit_code() == EXIT_STUCK, worker.log.read_text()
-            node.start("inference").wait_ready()
+        _serve(node, worker, succeeded)
         for uid in waiting:
             assert node.wait_run(uid, "SUCCEEDED").attempt == 1
 
