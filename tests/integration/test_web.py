@@ -189,6 +189,17 @@ def test_untrained_scores_say_that_they_mean_nothing(
         assert "mean nothing" in text
 
 
+def test_a_caveat_of_the_weights_stands_with_the_scores(
+    factory: Factory, client: httpx.Client
+) -> None:
+    study_uid, run_id = factory.queued()
+    factory.succeed(run_id, {"L-CC": 0.9}, caveat="The weights never saw a patient.")
+    for path in ("/", f"/studies/{study_uid}"):
+        text = read(client.get(path))
+        assert "The weights never saw a patient." in text
+        assert "Untrained weights." not in text
+
+
 def test_a_late_image_keeps_the_earlier_run_in_sight(
     factory: Factory, client: httpx.Client
 ) -> None:

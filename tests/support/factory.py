@@ -107,6 +107,7 @@ class Factory:
         malignant: Mapping[str, float] | None = None,
         trained: bool = True,
         left_out: str | None = None,
+        caveat: str = "",
     ) -> None:
         """A worker takes the run and finds something: malignant scores by view; `left_out` is a view's reason."""
         held = self.claim(run_id)
@@ -122,6 +123,8 @@ class Factory:
             files += self._files(sop_uid, with_segmentation=score >= 0.5)
         files.append(self._dicom("SR", "sr.dcm", SR))
         model = {"name": "3D-GMIC", "version": "1", "trained": trained, "operating_point": 0.5}
+        if caveat:
+            model["caveat"] = caveat
         stages = {"decode": 3.2, "model": 14.8, "write": 0.9}
         outcome = Outcome(model, images, files, stages)
         assert runs.succeed(self.db, held, outcome, self.settings)

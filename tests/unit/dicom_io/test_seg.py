@@ -378,3 +378,13 @@ def test_a_malformed_optional_attribute_is_left_out() -> None:
     assert dataset is not None
     assert "PatientWeight" not in dataset
     assert as_read(header).PatientWeight == 62.5
+
+
+def test_a_caveat_of_the_weights_is_in_the_description_of_every_segment() -> None:
+    run = make_run()
+    warned = replace(run, algorithm=replace(run.algorithm, caveat="Never saw a patient."))
+    for given in (run, warned):
+        dataset = seg.build_seg(random_findings(source(tomosynthesis()), BOTH), given)
+        assert dataset is not None
+        for item in dataset.SegmentSequence:
+            assert ("Never saw a patient." in item.SegmentDescription) is (given is warned)

@@ -260,6 +260,15 @@ def test_notices_are_there_and_untrained_weights_are_named(trained: bool) -> Non
     assert ("untrained weights" in dataset.SeriesDescription) is not trained
 
 
+def test_a_caveat_of_the_weights_is_a_statement_and_takes_no_other_one_away() -> None:
+    run = make_run()
+    said = "The weights never saw a patient."
+    plain = texts(report(run), "Statement")
+    warned = texts(report(replace(run, algorithm=replace(run.algorithm, caveat=said))), "Statement")
+    assert said not in plain
+    assert sorted(warned) == sorted([*plain, said])
+
+
 def test_a_later_report_names_the_one_it_replaces() -> None:
     earlier = report()
     predecessor = DocumentRef(
