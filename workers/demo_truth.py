@@ -43,11 +43,9 @@ def overlap(seg: SegmentationRead | None, entry: Mapping[str, Any]) -> Overlap |
     if masks_NHW is None or not frames:
         return Overlap(False, 0.0)
     shape = (int(entry["rows"]), int(entry["cols"]))
-    first, last = lesion["box"]["frames"]
     hit = any(
         (mask_HW & body(lesion, frame, shape)).any()
         for frame, mask_HW in zip(frames, masks_NHW, strict=True)
-        if first <= frame < last
     )
     marked_HW, lesion_HW = masks_NHW.any(axis=0), body(lesion, lesion["center_zyx"][0], shape)
     both = int((marked_HW & lesion_HW).sum())
@@ -55,7 +53,7 @@ def overlap(seg: SegmentationRead | None, entry: Mapping[str, Any]) -> Overlap |
 
 
 def body(lesion: Mapping[str, Any], frame: float, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """The lesion's body, an ellipsoid, on a frame (from 1): bool (H, W)."""
+    """The lesion's body, an ellipsoid, on a frame (from 1): bool (H, W), empty off its frames."""
     (z, y, x), (rz, ry, rx) = lesion["center_zyx"], lesion["radii_zyx"]
     level = 1 - ((frame - z) / rz) ** 2
     rows, cols = np.ogrid[: shape[0], : shape[1]]

@@ -20,7 +20,6 @@ LESION = {
     "label": "malignant",
     "center_zyx": [3.0, 6.0, 5.0],
     "radii_zyx": [1.5, 4.0, 3.0],
-    "box": {"frames": [2, 5]},
 }
 ENTRY = {"rows": ROWS, "cols": COLUMNS, "lesions": [LESION]}
 BODY = body(LESION, 3, (ROWS, COLUMNS))
