@@ -105,27 +105,20 @@ def rows(story: Story, pictures: Mapping[str, str]) -> list[dict[str, Any]]:
 
 
 def _truth(story: Story, uid: str) -> dict[str, Any]:
-    """What truth.json says is in an image ("none", or None where there is no truth), and whether the SEG marks it."""
+    """What truth.json says is in an image ("none", or None where there is no truth), and the SEG beside it."""
     entry = demo_truth.truth_of(story.truth, uid)
     if entry is None:
-        return {"lesion": None, "found": None, "dice": None}
+        return {"lesion": None, "dice": None}
     labels = ", ".join(lesion["label"] for lesion in entry["lesions"]) or "none"
-    beside = demo_truth.overlap(story.received.segmentations.get(uid), entry)
-    return {
-        "lesion": labels,
-        "found": beside.hit if beside else None,
-        "dice": round(beside.dice, 3) if beside else None,
-    }
+    dice = demo_truth.dice(story.received.segmentations.get(uid), entry)
+    return {"lesion": labels, "dice": None if dice is None else round(dice, 3)}
 
 
 def _beside(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """What is known of an image, and whether its segmentation marks it."""
+    """What is known of an image, and the Dice of its segmentation with that."""
     if row["lesion"] is None:
         return ()
-    marked = (
-        "-" if row["found"] is None else f"yes, Dice {row['dice']:.2f}" if row["found"] else "no"
-    )
-    return (row["lesion"], marked)
+    return (row["lesion"], "-" if row["dice"] is None else f"{row['dice']:.2f}")
 
 
 def write_summary(story: Story, table: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -151,7 +144,7 @@ def show(story: Story, table: Sequence[Mapping[str, Any]]) -> None:
         [*(row[name] for name in columns), "SEG, SR" if row["segments"] else "SR", *_beside(row)]
         for row in table
     ]
-    headings = (*columns, "arrived", *(("truth", "marked") if story.truth else ()))
+    headings = (*columns, "arrived", *(("truth", "Dice") if story.truth else ()))
     output.table(headings, shown, "no image was read")
     output.say()
     columns = ("breast", "malignant", "benign", *(("truth",) if story.truth else ()))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
@@ -13,19 +12,6 @@ from numpy.typing import NDArray
 from workers.readback import SegmentationRead
 
 
-@dataclass(frozen=True)
-class Overlap:
-    """A segment beside the lesion of its label.
-
-    Attributes:
-        hit: Whether it marks a pixel of the lesion's body, on one of its frames.
-        dice: Of both after the maximum over the frames, in [0, 1].
-    """
-
-    hit: bool
-    dice: float
-
-
 def truth_of(truth: Mapping[str, Any] | None, uid: str) -> Mapping[str, Any] | None:
     """What truth.json says of an image; None where there is no truth."""
     if truth is None:
@@ -33,23 +19,21 @@ def truth_of(truth: Mapping[str, Any] | None, uid: str) -> Mapping[str, Any] | N
     return next((e for e in truth["files"] if e["sop_instance_uid"] == uid), None)
 
 
-def overlap(seg: SegmentationRead | None, entry: Mapping[str, Any]) -> Overlap | None:
-    """The segment of the first lesion's label beside that lesion; None for an image without a lesion."""
+def dice(seg: SegmentationRead | None, entry: Mapping[str, Any]) -> float | None:
+    """Dice, over all voxels, of the first lesion with the segment of its label; None for an image without a lesion."""
     lesions: Sequence[Mapping[str, Any]] = entry["lesions"]
     if not lesions:
         return None
     lesion = lesions[0]
-    frames, masks_NHW = seg.segment(lesion["label"]) if seg else ((), None)
-    if masks_NHW is None or not frames:
-        return Overlap(False, 0.0)
     shape = (int(entry["rows"]), int(entry["cols"]))
-    hit = any(
-        (mask_HW & body(lesion, frame, shape)).any()
-        for frame, mask_HW in zip(frames, masks_NHW, strict=True)
+    bodies = {n: body(lesion, n, shape) for n in range(1, int(entry["frames"]) + 1)}
+    frames, masks_NHW = seg.segment(lesion["label"]) if seg else ((), None)
+    if masks_NHW is None:
+        return 0.0
+    both = sum(
+        int((mask_HW & bodies[n]).sum()) for n, mask_HW in zip(frames, masks_NHW, strict=True)
     )
-    marked_HW, lesion_HW = masks_NHW.any(axis=0), body(lesion, lesion["center_zyx"][0], shape)
-    both = int((marked_HW & lesion_HW).sum())
-    return Overlap(bool(hit), 2 * both / (int(marked_HW.sum()) + int(lesion_HW.sum())))
+    return 2 * both / (int(masks_NHW.sum()) + sum(int(one.sum()) for one in bodies.values()))
 
 
 def body(lesion: Mapping[str, Any], frame: float, shape: tuple[int, int]) -> NDArray[np.bool_]:

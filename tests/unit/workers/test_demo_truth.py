@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dicom_io import seg, write
 from dicom_io.findings import ImageFindings, Label, Segment
 from tests.support.sources import COLUMNS, ROWS, make_run, source, tomosynthesis
-from workers.demo_truth import Overlap, body, breasts, overlap
+from workers.demo_truth import body, breasts, dice
 from workers.readback import SegmentationRead
 
 LESION = {
@@ -21,7 +21,7 @@ LESION = {
     "center_zyx": [3.0, 6.0, 5.0],
     "radii_zyx": [1.5, 4.0, 3.0],
 }
-ENTRY = {"rows": ROWS, "cols": COLUMNS, "lesions": [LESION]}
+ENTRY = {"frames": 6, "rows": ROWS, "cols": COLUMNS, "lesions": [LESION]}
 BODY = body(LESION, 3, (ROWS, COLUMNS))
 HALF = BODY & (np.arange(ROWS) < 6)[:, None]
 AWAY = np.zeros_like(BODY)
@@ -51,26 +51,29 @@ def test_the_body_is_an_ellipsoid_about_its_centre() -> None:
     assert not body(LESION, 5, (ROWS, COLUMNS)).any()
 
 
+WHOLE = {n: body(LESION, n, (ROWS, COLUMNS)) for n in (2, 3, 4)}
+VOXELS = sum(int(mask.sum()) for mask in WHOLE.values())
+
+
 @pytest.mark.parametrize(
-    ("label", "masks", "hit", "dice"),
+    ("label", "masks", "expected"),
     [
-        ("malignant", {3: BODY}, True, 1.0),
-        ("malignant", {3: HALF}, True, 2 * HALF.sum() / (HALF.sum() + BODY.sum())),
-        ("malignant", {3: AWAY}, False, 0.0),
-        ("malignant", {6: BODY}, False, 1.0),  # the right place, on a frame without the lesion
-        ("benign", {3: BODY}, False, 0.0),
+        ("malignant", WHOLE, 1.0),
+        ("malignant", {3: HALF}, 2 * HALF.sum() / (HALF.sum() + VOXELS)),
+        ("malignant", {3: AWAY}, 0.0),
+        ("malignant", {6: BODY}, 0.0),  # the right place, on a frame without the lesion
+        ("benign", WHOLE, 0.0),
     ],
 )
 def test_a_segment_is_held_against_the_lesion_of_its_label(
-    tmp_path: Path, label: Label, masks: dict[int, NDArray[np.bool_]], hit: bool, dice: float
+    tmp_path: Path, label: Label, masks: dict[int, NDArray[np.bool_]], expected: float
 ) -> None:
-    found = overlap(written(tmp_path, label, masks), ENTRY)
-    assert found == Overlap(hit, pytest.approx(dice))
+    assert dice(written(tmp_path, label, masks), ENTRY) == pytest.approx(expected)
 
 
-def test_without_a_segmentation_nothing_is_marked_and_without_a_lesion_nothing_is_asked() -> None:
-    assert overlap(None, ENTRY) == Overlap(False, 0.0)
-    assert overlap(None, {**ENTRY, "lesions": []}) is None
+def test_without_a_segmentation_it_is_0_and_without_a_lesion_nothing_is_asked() -> None:
+    assert dice(None, ENTRY) == 0
+    assert dice(None, {**ENTRY, "lesions": []}) is None
 
 
 def test_a_breasts_score_is_the_mean_over_its_views() -> None:
