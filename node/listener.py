@@ -52,7 +52,9 @@ def run(settings: Settings, stop: threading.Event | None = None) -> None:
         processes.stop_on_signals(stop)
     listener = start(settings)
     try:
-        stop.wait()
+        # Not for ever at once: the kernel may hand a signal to any thread, and only this one runs Python's handlers.
+        while not stop.wait(_TICK_S):
+            pass
     finally:
         listener.stop()
 

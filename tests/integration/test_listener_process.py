@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -107,6 +110,18 @@ def test_sigterm_finishes_the_object_in_flight(settings: Settings, tmp_path: Pat
     assert codes == [0]
     assert list(stored(settings)) == [dataset.SOPInstanceUID]
     assert left_behind(settings) == []
+
+
+def test_stops_also_when_the_kernel_gives_the_signal_to_another_thread(settings: Settings) -> None:
+    schema.upgrade(settings.db_url)
+    with listening(settings) as node:
+        process = node.process
+        others = {int(task.name) for task in Path(f"/proc/{process.pid}/task").iterdir()} - {
+            process.pid
+        }
+        time.sleep(0.5)  # the main thread is waiting by now
+        assert ctypes.CDLL(None).tgkill(process.pid, others.pop(), signal.SIGTERM) == 0
+        assert process.wait(30) == 0
 
 
 def test_logs_name_no_patient(settings: Settings, tmp_path: Path) -> None:
