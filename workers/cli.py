@@ -158,6 +158,30 @@ def demo(
     run_demo(out, input_, slices, load_settings())
 
 
+@app.command()
+def demo_train(
+    out: Annotated[Path, typer.Option("--out", help="Folder for everything.")] = Path(
+        "demo-train-out"
+    ),
+    patients: Annotated[
+        int, typer.Option(min=6, max=500, help="Phantom patients with known pathology.")
+    ] = 40,
+    epochs: Annotated[int, typer.Option(min=1, help="Of the training, at most.")] = 8,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="Demonstration weights of the first model, in place of those shipped."),
+    ] = None,
+) -> None:
+    """Show how a model gets better: studies, labels, a data set, training, comparison, promotion, rollback.
+
+    Everything it starts listens on the loopback interface and stops with it. Research use only, not for clinical use.
+    """
+    from workers.demo_train import Size, run_demo_train
+    from workers.demo_train_weights import SHIPPED
+
+    run_demo_train(out, weights or SHIPPED, Size(patients, epochs), load_settings())
+
+
 def main() -> None:
     """The console script."""
     sys.exit(boundary.run(app, trusted=TRUSTED))

@@ -33,7 +33,9 @@ from workers.errors import DemoFailed
 from workers.phantom import PhantomPlan, write_phantom
 
 _MARK = ".tomonode-demo"
-_MADE = ("home", "pacs", "phantom", "pictures", "summary.json")
+_MADE = (
+    "home", "pacs", "phantom", "pictures", "summary.json", "labels.csv", "evaluation.html", "weights",
+)  # fmt: skip
 _SEED = 11
 
 
@@ -47,7 +49,7 @@ class _Sources:
     truth: Mapping[str, Any] | None
 
 
-class _Clock:
+class Clock:
     """Seconds a stage, in the order of the stages."""
 
     def __init__(self) -> None:
@@ -74,8 +76,8 @@ def run_demo(out: Path, input_: Path | None, slices: int, base: Settings) -> Non
     """
     out = out.absolute()
     clean(out)
-    clock = _Clock()
-    with _terminated_like_interrupted():
+    clock = Clock()
+    with terminated_like_interrupted():
         with clock.stage("make the phantom" if input_ is None else "look at the files"):
             sources = _phantom(out, slices) if input_ is None else _own(input_)
         settings = demo_settings(base, out)
@@ -184,9 +186,7 @@ def _own(root: Path) -> _Sources:
     return _Sources(files, frozenset(studies), tuple(skipped), None)
 
 
-def _journey(
-    node: DemoNode, sources: _Sources, settings: Settings, clock: _Clock
-) -> list[Progress]:
+def _journey(node: DemoNode, sources: _Sources, settings: Settings, clock: Clock) -> list[Progress]:
     output.say(f"sending {len(sources.files)} files over a DICOM association")
     with clock.stage("send"):
         results = node.send(list(sources.files.values()))
@@ -255,7 +255,7 @@ def _tell(story: Story, out: Path, node: DemoNode) -> None:
 
 
 @contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
+def terminated_like_interrupted() -> Iterator[None]:
     """SIGTERM and SIGHUP end the block as Ctrl-C does, so that what it started is stopped."""
 
     def interrupt(_number: int, _frame: object) -> None:

@@ -51,10 +51,13 @@ def write_phantom(out_dir: Path, plan: PhantomPlan, say: Say = lambda _line: Non
         spacing_mm=plan.spacing_mm,
         slice_mm=plan.slice_mm,
     )
-    return write_study(out_dir, _views(specs, say), seed=plan.seed, syntax=plan.syntax)
+    return write_study(out_dir, phantom_views(specs, say), seed=plan.seed, syntax=plan.syntax)
 
 
-def _views(specs: Sequence[PhantomSpec], say: Say) -> Iterator[PhantomView]:
+def phantom_views(
+    specs: Sequence[PhantomSpec], say: Say = lambda _line: None
+) -> Iterator[PhantomView]:
+    """The views of these specifications as `dicom_io.phantom` writes them, made one by one."""
     for spec in specs:
         phantom = make_phantom(spec)
         depth, height, width = phantom.volume_DHW.shape

@@ -20,6 +20,7 @@ from workers.errors import DemoFailed
 _PLAIN_STATEMENTS = (names.NOTICE, names.SCORE_NOTICE)
 
 _MEASUREMENT_GROUP = "125007"  # DCM
+_ALGORITHM_VERSION = "111003"  # DCM
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class ReportRead:
     sop_uid: str
     study_uid: str
     caveat: str
+    model_version: str
     replaces: frozenset[str]
     scores: dict[str, dict[Label, float]] = field(default_factory=dict)
     regions: dict[str, list[RegionRead]] = field(default_factory=dict)
@@ -103,6 +105,16 @@ class Received:
             raise DemoFailed(
                 f"what arrived refers to {len(strange)} objects that were neither sent nor received; {strange[0]}"
             )
+
+
+def read_reports(folder: Path, study_uid: str) -> list[ReportRead]:
+    """The reports of one study below a folder, those that a later one replaces too."""
+    found = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        dataset = dcmread(path, stop_before_pixels=True)
+        if (dataset.SOPClassUID, dataset.StudyInstanceUID) == (Comprehensive3DSRStorage, study_uid):
+            found.append(_report(path, dataset))
+    return found
 
 
 def read_folder(folder: Path) -> Received:
@@ -162,24 +174,20 @@ def _label(segment: Dataset) -> Label:
 
 
 def _report(path: Path, dataset: Dataset) -> ReportRead:
-    statements = [
-        str(item.TextValue)
-        for item in _items(dataset)
-        if item.ValueType == "TEXT" and _code(item) == names.STATEMENT.value
-    ]
+    statements = _texts(dataset, names.STATEMENT.value)
     report = ReportRead(
         path=path,
         sop_uid=str(dataset.SOPInstanceUID),
         study_uid=str(dataset.StudyInstanceUID),
         caveat=" ".join(s for s in statements if s not in _PLAIN_STATEMENTS),
+        model_version=", ".join(sorted(set(_texts(dataset, _ALGORITHM_VERSION)))),
         replaces=frozenset(_instances(dataset.get("PredecessorDocumentsSequence", []))),
         referenced=set(_instances(dataset.get("CurrentRequestedProcedureEvidenceSequence", []))),
+        left_out=_texts(dataset, names.INPUT_LEFT_OUT.value),
     )
     for item in _items(dataset):
         if item.ValueType == "IMAGE":
             report.referenced.add(_reference(item))
-        if item.ValueType == "TEXT" and _code(item) == names.INPUT_LEFT_OUT.value:
-            report.left_out.append(str(item.TextValue))
         if item.ValueType == "CONTAINER" and _code(item) == _MEASUREMENT_GROUP:
             _read_group(item, report)
     return report
@@ -215,6 +223,15 @@ def _items(dataset: Dataset) -> Iterator[Dataset]:
     for item in dataset.get("ContentSequence", []):
         yield item
         yield from _items(item)
+
+
+def _texts(dataset: Dataset, code: str) -> list[str]:
+    """The text items of a concept, in their order."""
+    return [
+        str(item.TextValue)
+        for item in _items(dataset)
+        if item.ValueType == "TEXT" and _code(item) == code
+    ]
 
 
 def _code(item: Dataset) -> str:
