@@ -212,6 +212,6 @@ FULL = StudySettings(
     name="full",
     breasts={"train": 400, "valid": 40, "test": 200},
     stages=_STAGES,
-    training=dataclasses.replace(_TRAIN, epochs=8),
+    training=dataclasses.replace(_TRAIN, epochs=12),
     variants=ABLATIONS,
 )

@@ -25,11 +25,18 @@ from gmic.train import pipeline
 from gmic.train.data import FolderSet
 from gmic.train.distributed import TIMEOUT_S, Group, joined, local_device
 from gmic.train.initialise import initialise
-from gmic.train.pretrain import PretrainConfig, Pretrainer, load_pretrained, pretrain, transfer
+from gmic.train.pretrain import (
+    PretrainConfig,
+    Pretrainer,
+    PretrainResult,
+    load_pretrained,
+    pretrain,
+    transfer,
+)
 from gmic.train.search import RANGES_2D, RANGES_3D, SearchConfig, Subject, search
 from gmic.train.settings import TrainConfig, replaced
 from gmic.train.task import Progress
-from gmic.train.trainer import train
+from gmic.train.trainer import TrainResult, train
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,10 +80,7 @@ def _fit(args: argparse.Namespace, device: str, group: Group) -> None:
         group=group,
         on_progress=_speaker(group),
     )
-    _say(
-        group,
-        f"best epoch {result.best_epoch}: AUC {result.best_metric:.4f}; weights {result.weights}",
-    )
+    _say_best(group, result)
 
 
 def _pretrain(args: argparse.Namespace, device: str, group: Group) -> None:
@@ -98,10 +102,7 @@ def _pretrain(args: argparse.Namespace, device: str, group: Group) -> None:
         group=group,
         on_progress=_speaker(group),
     )
-    _say(
-        group,
-        f"best epoch {result.best_epoch}: AUC {result.best_metric:.4f}; weights {result.weights}",
-    )
+    _say_best(group, result)
 
 
 def _pipeline(args: argparse.Namespace, device: str, group: Group) -> None:
@@ -224,6 +225,11 @@ def _say(group: Group, line: str) -> None:
     if group.leads:
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
+
+
+def _say_best(group: Group, result: TrainResult | PretrainResult) -> None:
+    best = f"best epoch {result.best_epoch}: AUC {result.best_metric:.4f}"
+    _say(group, f"{best}; weights {result.weights}")
 
 
 def _parser() -> argparse.ArgumentParser:
