@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,9 @@ from tests.support.services import redis_server
 from tests.support.shared import ABSENT
 
 _folders = itertools.count()
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and what they start would do the same.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says how busy the machine is, and nothing about the code.
 hypothesis.settings.register_profile(
