@@ -32,6 +32,8 @@ ADIPOSE, GLAND, MUSCLE, SKIN, NOISE, LEAST = 0.22, 0.42, 0.46, 0.40, 0.012, 0.06
 The noise is that of pixels of `NOISE_MM`; larger ones average it. `LEAST` keeps tissue above the
 published crop threshold of 100 from 11 bits on."""
 NOISE_MM = 0.1
+DENSER = 1.35
+"""Contrast of a malignant lesion over that of a benign one in the same study."""
 RADII = (0.020, 0.034)
 """Least and greatest radius of a lesion, in parts of the frame: 4 to 7 mm in a full one."""
 
@@ -110,7 +112,7 @@ def study_plan(
         views: Like "L-CC", "R-MLO".
         lesion_breast: "L", "R" or None for a study without a lesion.
         kind: "malignant", "benign" or "both": one of either at different places.
-        contrast: Lesion over surroundings, in units of gland over fat.
+        contrast: Benign lesion over surroundings, in units of gland over fat; malignant ones have `DENSER` times it.
         spacing_mm: Distance of rows and of columns (mm).
         slice_mm: Distance of slices (mm).
 
@@ -126,7 +128,8 @@ def study_plan(
     for one_kind in KINDS if kind == "both" else (kind,):
         anterior, radius_mm = rng.uniform(0.25, 0.75), rng.uniform(*radii_mm)
         place = (float(lateral), float(superior), float(anterior))
-        lesions.append(LesionSpec(one_kind, float(radius_mm), contrast, place))
+        own = contrast * (DENSER if one_kind == "malignant" else 1.0)
+        lesions.append(LesionSpec(one_kind, float(radius_mm), own, place))
         # A second one lies on the other side in both views.
         lateral, superior = (-np.sign(v) * rng.uniform(0.3, 0.8) for v in (lateral, superior))
     specs = []

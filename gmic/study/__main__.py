@@ -29,7 +29,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="name the runs and end")
     parser.add_argument("--report", action="store_true", help="only write the report again")
     parser.add_argument(
-        "--weights", type=Path, help="only write the first seed's main weights there"
+        "--weights",
+        type=Path,
+        help="only write the weights of the best main run there",
     )
     parser.add_argument("--threads", type=int, default=2, help="of the processor (default: 2)")
     options = parser.parse_args(arguments)
@@ -59,7 +61,7 @@ def _study(options: argparse.Namespace) -> int:
         sys.stdout.flush()
 
     if options.weights is not None:
-        card = ship(settings, settings.seeds[0], out, options.weights)
+        card = ship(settings, out, options.weights)
         say(f"{options.weights}: {card.description} Threshold {card.segment_threshold:.2f}.")
         return 0
     if not options.report:

@@ -24,7 +24,7 @@ from gmic.preprocess import preprocess
 from gmic.train.data import Example
 from gmic.window import WindowTransform
 
-VERSION = 4
+VERSION = 5
 """Of the phantom's look; a change makes kept images unusable."""
 SPLIT_SEEDS = {"train": 1_000_000, "valid": 2_000_000, "test": 5_000_000}
 """First seed of each split; a split never has a million breasts, so they share none."""
@@ -40,7 +40,8 @@ class ImageSettings:
         spacing_mm: Distance of pixels: that of the full-resolution frame times the model's binning.
         slice_mm: Distance of slices.
         views: Of each breast.
-        contrast: Least and greatest contrast of a lesion, drawn for each breast.
+        contrast: Least and greatest contrast of a benign lesion, drawn for each breast; of a malignant one it is
+            `gmic.phantom.DENSER` times that.
         prevalence: Share of breasts with a benign lesion, and of those with a malignant one.
     """
 

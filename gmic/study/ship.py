@@ -24,18 +24,18 @@ SEEN_BELOW = 0.1
 """Share of lesions whose highest cell may lie below the threshold on the card."""
 
 
-def ship(settings: StudySettings, seed: int, out: Path, path: Path) -> WeightsInfo:
+def ship(settings: StudySettings, out: Path, path: Path) -> WeightsInfo:
     """Write the weights of a main run for windows of full resolution; returns their card.
 
-    The threshold on the card is the one with the highest mean Dice on the validation breasts.
+    It is the run whose best epoch does best on the validation breasts. The threshold on the card is the one with the
+    highest mean Dice on them.
 
     Raises:
-        DataError: The run has no result yet.
+        DataError: A main run has no result yet.
         OSError: The file cannot be written.
     """
-    folder = out / "runs" / f"{MAIN.name}-{seed}"
-    if not (folder / "result.json").exists():
-        raise DataError(f"{folder} holds no result; run {MAIN.name}-{seed} first")
+    seed = max(settings.seeds, key=lambda seed: _valid_metric(out, seed))
+    folder = _folder(out, seed)
     result = json.loads((folder / "result.json").read_text())
     model, info = load(folder / "train" / "best.safetensors")
     valid = PhantomSet(settings.images, "valid", settings.breasts["valid"], out / "images")
@@ -57,6 +57,18 @@ def ship(settings: StudySettings, seed: int, out: Path, path: Path) -> WeightsIn
         caveat=CAVEAT,
     )
     return save(shipped.eval(), path, card)
+
+
+def _folder(out: Path, seed: int) -> Path:
+    return out / "runs" / f"{MAIN.name}-{seed}"
+
+
+def _valid_metric(out: Path, seed: int) -> float:
+    folder = _folder(out, seed)
+    if not (folder / "result.json").exists():
+        raise DataError(f"{folder} holds no result; run {MAIN.name}-{seed} first")
+    lines = (folder / "train" / "metrics.jsonl").read_text().splitlines()
+    return max(float(json.loads(line)["metric"]) for line in lines)
 
 
 @torch.no_grad()

@@ -11,8 +11,8 @@ IMAGES = ImageSettings(shape=(4, 98, 76), window_shape=(84, 54), spacing_mm=2.5,
 _TRAIN = TrainConfig(epochs=1, batch=4, slice_step=2, metric="mean", learning_rate=1e-3)
 SETTINGS = StudySettings(
     name="small",
-    breasts={"train": 6, "valid": 8, "test": 6},
-    stages=(Stage((2.0, 3.0), 4, _TRAIN),),
+    breasts={"train": 10, "valid": 8, "test": 6},
+    stages=(Stage((2.0, 3.0), 10, _TRAIN),),
     training=_TRAIN,
     seeds=(0,),
     variants=(Variant("projection", "on the projection", projection=True),),

@@ -98,8 +98,8 @@ def test_weights_of_a_run_read_full_windows_as_the_run_read_its_own(
 ) -> None:
     path = tmp_path / "phantom.safetensors"
     with pytest.raises(DataError, match="run main-0 first"):
-        ship(SETTINGS, 0, tmp_path, path)
-    card = ship(SETTINGS, 0, out, path)
+        ship(SETTINGS, tmp_path, path)
+    card = ship(SETTINGS, out, path)
     model, info = load(path)
     assert info == card
     assert info.trained
