@@ -1,22 +1,55 @@
 """What comes in, by month of the exam: from rows alone, no header and no pixel is read. Pure.
 
-Thickness, manufacturer, site and age are known of images that a frozen data set holds. Spacing and intensity are in no
-row; `NOT_KEPT` says so wherever this is shown.
+Spacing and grey values are known of images that a worker read, and are in the run's rows since then. Thickness,
+manufacturer, site and age are known of images that a frozen data set holds. `NOT_KEPT` says so wherever this is shown.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from node.drift import Estimate, Quantiles, grouped, quantiles, share
 
 NOT_KEPT = (
-    "Pixel spacing and intensity are not shown: no row holds them, and this page reads no header and no pixel.",
+    "Spacing and grey values are those of images that a run read and measured; of others they are not known.",
     "Thickness, manufacturer, site and age are those of images in frozen data sets; of others no row holds them.",
 )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a worker measured of one image that it read; None is not known.
+
+    `pixel_spacing_mm` is the side of a pixel in the breast's plane as the header says (Pixel Spacing, else Imager Pixel
+    Spacing by the magnification), of oblong pixels the side of a square as large; `slice_spacing_mm` the distance of
+    slices. `intensity_*` are quantiles of the grey values inside the breast: stored values, MONOCHROME1 turned over,
+    rescaled, not standardised; without a unit.
+    """
+
+    pixel_spacing_mm: float | None
+    slice_spacing_mm: float | None
+    intensity_p05: float | None
+    intensity_p50: float | None
+    intensity_p95: float | None
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How the measures of `images` images are spread; `unspaced` is the share without pixel spacing.
+
+    `intensity_p05` is how the images' own 5 % quantiles are spread, and so on.
+    """
+
+    images: int
+    unspaced: Estimate | None
+    pixel_spacing_mm: Quantiles | None
+    slice_spacing_mm: Quantiles | None
+    intensity_p05: Quantiles | None
+    intensity_p50: Quantiles | None
+    intensity_p95: Quantiles | None
 
 
 @dataclass(frozen=True)
@@ -32,6 +65,7 @@ class Image:
     sender: str
     left_out: bool | None
     strata: Mapping[str, Any] | None
+    measured: Measured | None
 
 
 @dataclass(frozen=True)
@@ -39,7 +73,7 @@ class QualityMonth:
     """The images of one month: shares with intervals, quantiles, and counts of images by name.
 
     `complete` studies have every expected view; `unnamed` images lack laterality or view; `left_out` is of those that
-    the newest run judged; `described` images are in a frozen data set, and the last four figures are theirs.
+    the newest run judged; `described` images are in a frozen data set, and the four figures after it are theirs.
     """
 
     month: str
@@ -56,6 +90,7 @@ class QualityMonth:
     manufacturers: Mapping[str, int]
     sites: Mapping[str, int]
     ages: Mapping[str, int]
+    measured: Spread
 
 
 def quality_months(rows: Iterable[Image], expected: Collection[str]) -> list[QualityMonth]:
@@ -91,6 +126,21 @@ def _month(month: str, rows: Sequence[Image], expected: Collection[str]) -> Qual
         manufacturers=_counted(one.get("manufacturer") for one in strata),
         sites=_counted(one.get("site") for one in strata),
         ages=_counted(one.get("age") for one in strata),
+        measured=spread(row.measured for row in rows if row.measured),
+    )
+
+
+def spread(rows: Iterable[Measured]) -> Spread:
+    """How measures are spread over images; those without any, which were read before they were kept, count for none."""
+    known = [row for row in rows if row.intensity_p50 is not None]
+
+    def of(name: str) -> Quantiles | None:
+        return quantiles([value for row in known if (value := getattr(row, name)) is not None])
+
+    return Spread(
+        images=len(known),
+        unspaced=share(sum(row.pixel_spacing_mm is None for row in known), len(known)),
+        **{field.name: of(field.name) for field in fields(Measured)},
     )
 
 

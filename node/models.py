@@ -221,7 +221,7 @@ class Run(Base):
 
 
 class ImageResult(Base):
-    """What a run says of one instance: scores and regions, or why it was left out."""
+    """What a run says of one instance: scores and regions, or why it was left out; what it measured of the input."""
 
     __tablename__ = "image_results"
     __table_args__ = (
@@ -231,6 +231,11 @@ class ImageResult(Base):
         ),
         CheckConstraint("score_benign BETWEEN 0 AND 1", name="score_benign"),
         CheckConstraint("score_malignant BETWEEN 0 AND 1", name="score_malignant"),
+        CheckConstraint("pixel_spacing_mm > 0", name="pixel_spacing_mm"),
+        CheckConstraint("slice_spacing_mm > 0", name="slice_spacing_mm"),
+        CheckConstraint(
+            "intensity_p05 <= intensity_p50 AND intensity_p50 <= intensity_p95", name="intensity"
+        ),
     )
 
     run_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("runs.id"), primary_key=True)
@@ -243,6 +248,11 @@ class ImageResult(Base):
     segments: Mapped[int] = mapped_column(default=0)
     regions: Mapped[list[Any]] = mapped_column(default=list)
     excluded_reason: Mapped[str | None] = mapped_column(Text)
+    pixel_spacing_mm: Mapped[float | None]  # this and what follows: `node.input_quality.Measured`
+    slice_spacing_mm: Mapped[float | None]
+    intensity_p05: Mapped[float | None]
+    intensity_p50: Mapped[float | None]
+    intensity_p95: Mapped[float | None]
 
     run: Mapped[Run] = relationship(back_populates="images")
 

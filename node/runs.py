@@ -57,7 +57,10 @@ class PredecessorSR:
 
 @dataclass(frozen=True)
 class ImageOutcome:
-    """What a run says of one image; either scores or the reason why it was left out."""
+    """What a run says of one image; either scores or the reason why it was left out.
+
+    The last five are those of `node.input_quality.Measured`.
+    """
 
     sop_uid: str
     laterality: str | None = None
@@ -68,6 +71,11 @@ class ImageOutcome:
     segments: int = 0
     regions: Sequence[Mapping[str, Any]] = ()
     excluded_reason: str | None = None
+    pixel_spacing_mm: float | None = None
+    slice_spacing_mm: float | None = None
+    intensity_p05: float | None = None
+    intensity_p50: float | None = None
+    intensity_p95: float | None = None
 
 
 @dataclass(frozen=True)

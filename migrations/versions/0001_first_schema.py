@@ -267,6 +267,11 @@ def upgrade() -> None:
         sa.Column("segments", sa.Integer(), nullable=False),
         sa.Column("regions", sa.JSON(), nullable=False),
         sa.Column("excluded_reason", sa.Text(), nullable=True),
+        sa.Column("pixel_spacing_mm", sa.Double(), nullable=True),
+        sa.Column("slice_spacing_mm", sa.Double(), nullable=True),
+        sa.Column("intensity_p05", sa.Double(), nullable=True),
+        sa.Column("intensity_p50", sa.Double(), nullable=True),
+        sa.Column("intensity_p95", sa.Double(), nullable=True),
         sa.CheckConstraint(
             "(excluded_reason IS NULL) = (score_benign IS NOT NULL AND score_malignant IS NOT NULL)",
             name=op.f("ck_image_results_scores_or_reason"),
@@ -276,6 +281,12 @@ def upgrade() -> None:
         ),
         sa.CheckConstraint(
             "score_malignant BETWEEN 0 AND 1", name=op.f("ck_image_results_score_malignant")
+        ),
+        sa.CheckConstraint("pixel_spacing_mm > 0", name=op.f("ck_image_results_pixel_spacing_mm")),
+        sa.CheckConstraint("slice_spacing_mm > 0", name=op.f("ck_image_results_slice_spacing_mm")),
+        sa.CheckConstraint(
+            "intensity_p05 <= intensity_p50 AND intensity_p50 <= intensity_p95",
+            name=op.f("ck_image_results_intensity"),
         ),
         sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("fk_image_results_run_id_runs")),
         sa.PrimaryKeyConstraint("run_id", "sop_uid", name=op.f("pk_image_results")),

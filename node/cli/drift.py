@@ -11,6 +11,8 @@ from node.drift import Estimate, OutcomeMonth, Quantiles, ScoreMonth, Shift
 from node.input_quality import QualityMonth
 from node.views import drift_page
 
+_GREY = ("grey 5 %", "grey 50 %", "grey 95 %")
+
 
 def drift(as_json: output.AsJson = False) -> None:
     """Show by month how scores, images and late pathology went, and whether they moved. Research use only."""
@@ -36,6 +38,9 @@ def drift(as_json: output.AsJson = False) -> None:
     )
     output.table(headings, [_quality_row(row) for row in page.quality], "no images yet")
     output.say()
+    headings = ("month", "measured", "no spacing", "pixel, mm", "slice, mm", *_GREY)
+    output.table(headings, [_measured_row(row) for row in page.quality], "nothing measured yet")
+    output.say()
     headings = ("version", "month", "late", "malignant", "benign", "neither", "AUC", "known before")
     output.table(headings, [_outcome_row(row) for row in page.outcomes], "no outcomes yet")
     output.say()
@@ -43,6 +48,7 @@ def drift(as_json: output.AsJson = False) -> None:
         output.say(line)
     output.say(
         "Scores: median (5 % to 95 %) of breasts. PSI: against the first months (docs/drift.md)."
+        " Measured: median (5 % to 95 %) of images; grey 5 % is the image's own quantile in the breast, and so on."
     )
     output.scores_notice(caveat)
 
@@ -50,8 +56,8 @@ def drift(as_json: output.AsJson = False) -> None:
 def _score_row(row: ScoreMonth) -> tuple[object, ...]:
     said = ["reference"] if row.reference else []
     said += [] if row.trained else ["untrained: means nothing"]
-    figures = (_spread(row.malignant), _shift(row.malignant_shift))
-    more = (_spread(row.benign), _shift(row.benign_shift), "; ".join(said))
+    figures = (_middle(row.malignant, 3), _shift(row.malignant_shift))
+    more = (_middle(row.benign, 3), _shift(row.benign_shift), "; ".join(said))
     return (row.month, row.version, row.breasts, *figures, *more)
 
 
@@ -62,6 +68,14 @@ def _quality_row(row: QualityMonth) -> tuple[object, ...]:
     return (row.month, row.studies, *shares, slices, kb, list(row.senders))
 
 
+def _measured_row(row: QualityMonth) -> tuple[object, ...]:
+    found = row.measured
+    spacing = (_middle(found.pixel_spacing_mm, 3), _middle(found.slice_spacing_mm, 3))
+    grey = (found.intensity_p05, found.intensity_p50, found.intensity_p95)
+    counts = (row.month, f"{found.images} of {row.images}", _percent(found.unspaced))
+    return (*counts, *spacing, *(_middle(one, 0) for one in grey))
+
+
 def _outcome_row(row: OutcomeMonth) -> tuple[object, ...]:
     counts = (row.breasts, row.malignant, row.benign, row.neither)
     area = row.malignant_auc
@@ -69,8 +83,11 @@ def _outcome_row(row: OutcomeMonth) -> tuple[object, ...]:
     return (row.version, row.month or "all", *counts, shown, row.known_before)
 
 
-def _spread(one: Quantiles) -> str:
-    return f"{one.p50:.3f} ({one.p05:.3f} to {one.p95:.3f})"
+def _middle(one: Quantiles | None, digits: int) -> str | None:
+    if one is None:
+        return None
+    median, low, high = (f"{value:.{digits}f}" for value in (one.p50, one.p05, one.p95))
+    return f"{median} ({low} to {high})"
 
 
 def _shift(one: Shift | None) -> str | None:

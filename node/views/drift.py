@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import lru_cache
+from typing import Any
 
 from sqlalchemy import Select, func, select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from node import drift, input_quality
 from node.config import Settings
 from node.drift import OutcomeMonth, Scored, ScoreMonth
-from node.input_quality import Image, QualityMonth
+from node.input_quality import Image, Measured, QualityMonth, Spread
 from node.labels.outcomes import outcomes
 from node.labels.rule import dicom_date
 from node.learning_models import DatasetItem
@@ -99,8 +100,14 @@ def _scores(
     )
 
 
+def measured(session: Session, since: datetime) -> Spread:
+    """How the images are spread that runs read which ended since then and answer for the node."""
+    rows = session.execute(_judged().where(Run.finished_at >= since))
+    return input_quality.spread(Measured(*row[2:]) for row in rows)
+
+
 def _images(session: Session) -> list[Image]:
-    left_out = {row[0]: row[1] for row in session.execute(_judged())}
+    judged = {row[0]: (row[1], Measured(*row[2:])) for row in session.execute(_judged())}
     items = select(DatasetItem.sop_uid, DatasetItem.strata)
     strata = {row.sop_uid: row.strata for row in session.execute(items)}
     # columns and UIDs, not instances and ids: there may be hundreds of thousands
@@ -112,29 +119,37 @@ def _images(session: Session) -> list[Image]:
             month=_month(row.study_date),
             study_uid=row.study_uid,
             sender=row.calling_ae,
-            left_out=left_out.get(row.sop_uid),
+            left_out=left_out,
             strata=strata.get(row.sop_uid),
+            measured=found,
             **{name: getattr(row, name) for name in names},
         )
         for row in session.execute(query.where(Instance.is_image))
+        for left_out, found in [judged.get(row.sop_uid, (None, None))]
     ]
 
 
-def _judged() -> Select[str, bool]:
-    """Whether each image was left out by its study's newest run that succeeded and answers for the node."""
-    one = aliased(Run)
-    newest = (
-        select(one.id)
-        .where(one.study_id == Run.study_id, one.state == RunState.SUCCEEDED, ~one.shadow)
-        .order_by(one.created_at.desc())
-        .limit(1)
-        .scalar_subquery()
+def _judged() -> Select[Any]:
+    """Whether each image was left out by its study's newest run that succeeded and answers for the node, and what that
+    run measured: the columns of `Measured` in their order."""
+    # ranked in one pass: a subquery a study would search all runs for each where SQLite picks the index of states
+    place = func.row_number().over(
+        partition_by=Run.study_id, order_by=(Run.created_at.desc(), Run.id)
+    )
+    ranked = (
+        select(Run.id, place.label("place"))
+        .where(Run.state == RunState.SUCCEEDED, ~Run.shadow)
+        .subquery()
     )
     return (
-        select(ImageResult.sop_uid, ImageResult.excluded_reason.is_not(None))
-        .select_from(Run)
+        select(
+            ImageResult.sop_uid,
+            ImageResult.excluded_reason.is_not(None),
+            *(getattr(ImageResult, field.name) for field in fields(Measured)),
+        )
+        .select_from(ranked)
+        .join(Run, (Run.id == ranked.c.id) & (ranked.c.place == 1))
         .join(ImageResult, ImageResult.run_id == Run.id)
-        .where(Run.id == newest)
     )
 
 

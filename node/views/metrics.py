@@ -1,8 +1,8 @@
-"""What a monitor reads: counts by state, queues, the scores of the last 30 days, room on the disk."""
+"""What a monitor reads: counts by state, queues, the scores and the input of the last 30 days, room on the disk."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -12,13 +12,14 @@ from sqlalchemy.orm import Session
 
 from node import drift, outbox
 from node.config import Settings
+from node.drift import Quantiles
 from node.learning_models import TrainingRun
 from node.lifecycle import DeliveryState, RunState, TrainingState
 from node.models import Delivery, Run
-from node.views.drift import scored
+from node.views.drift import measured, scored
 from node.views.overview import overview
 
-SCORE_DAYS = 30
+RECENT_DAYS = 30
 _LEVELS = {"p05": "0.05", "p25": "0.25", "p50": "0.5", "p75": "0.75", "p95": "0.95"}
 
 Sample = tuple[dict[str, str], float]
@@ -49,6 +50,7 @@ def metrics(session: Session, settings: Settings, at: datetime) -> list[Metric]:
         Metric("queue_depth", "Work that is due and that no worker has begun, by queue.", _due(session, at)),
         Metric("outbox_messages", "Messages that the broker does not have yet.", [({}, float(outbox.depth(session)))]),
         *_scores(session, at),
+        *_input(session, at),
         Metric("disk_free_bytes", "Room left on the file system of the blob store.", disk),
     ]  # fmt: skip
 
@@ -88,7 +90,7 @@ def _due(session: Session, at: datetime) -> list[Sample]:
 
 
 def _scores(session: Session, at: datetime) -> list[Metric]:
-    rows = scored(session, at - timedelta(days=SCORE_DAYS))
+    rows = scored(session, at - timedelta(days=RECENT_DAYS))
     breasts: list[Sample] = []
     levels: list[Sample] = []
     for version, part in drift.grouped(rows, lambda row: row.version).items():
@@ -98,11 +100,33 @@ def _scores(session: Session, at: datetime) -> list[Metric]:
         for name in ("malignant", "benign"):
             spread = drift.quantiles([getattr(row, name) for row in part])
             more = {**labels, "class": name}
-            levels += [
-                ({**more, "quantile": q}, getattr(spread, key)) for key, q in _LEVELS.items()
-            ]
-    when = f"that were read in the last {SCORE_DAYS} days"
+            levels += _levels(spread, more)
+    when = f"that were read in the last {RECENT_DAYS} days"
     return [
         Metric("scored_breasts", f"Breasts {when}, by model version.", breasts),
         Metric("score", f"Quantiles of the scores of breasts {when}; research use only.", levels),
     ]
+
+
+def _input(session: Session, at: datetime) -> list[Metric]:
+    found = measured(session, at - timedelta(days=RECENT_DAYS))
+    grey = [
+        sample
+        for key in ("p05", "p50", "p95")
+        for sample in _levels(getattr(found, f"intensity_{key}"), {"in_image": _LEVELS[key]})
+    ]
+    when = f"images that were read in the last {RECENT_DAYS} days"
+    return [
+        Metric("measured_images", f"Measured {when}.", [({}, float(found.images))]),
+        Metric("pixel_spacing_mm", f"Quantiles of the pixel spacing of {when}.", _levels(found.pixel_spacing_mm)),
+        Metric("slice_spacing_mm", f"Quantiles of the slice spacing of {when}.", _levels(found.slice_spacing_mm)),
+        Metric("intensity", f"Quantiles, over {when}, of quantiles of the grey values in the breast.", grey),
+    ]  # fmt: skip
+
+
+def _levels(spread: Quantiles | None, labels: Mapping[str, str] | None = None) -> list[Sample]:
+    """A sample a quantile; none of nothing."""
+    if spread is None:
+        return []
+    more = labels or {}
+    return [({**more, "quantile": q}, getattr(spread, key)) for key, q in _LEVELS.items()]

@@ -7,6 +7,7 @@ import json
 import re
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime
 
 import httpx
@@ -17,8 +18,9 @@ from node.cli import boundary
 from node.cli.app import app
 from node.config import Settings, child_environment
 from node.datasets import store as datasets
-from node.datasets.content import counts
+from node.datasets.content import content_hash, counts
 from node.db import Database, now
+from node.input_quality import Measured
 from node.labels import store
 from node.learning_models import Dataset, DatasetExclusion, DatasetItem, TrainingRun
 from node.lifecycle import TrainingState
@@ -65,7 +67,7 @@ def freeze(factory: Factory, name: str = "d2026") -> uuid.UUID:
         for number in range(7)
     ]
     row = Dataset(
-        id=uuid.uuid4(), name=name, rule=versions.RULE, content_hash=uuid.uuid4().hex * 2,
+        id=uuid.uuid4(), name=name, rule=versions.RULE, content_hash=content_hash(versions.RULE, items, left_out),
         counts=counts(items, left_out), created_by="tester", created_at=datetime.now(UTC),
     )  # fmt: skip
     for one in (*items, *left_out):
@@ -234,11 +236,14 @@ def test_the_form_launches_once_or_says_why_not(factory: Factory, client: httpx.
     assert tuple(recipes.RECIPES) == RECIPES
 
 
-def read(factory: Factory, malignant: float, month: str = "202603") -> tuple[str, uuid.UUID]:
+def read(
+    factory: Factory, malignant: float, month: str = "202603", measured: Measured | None = None
+) -> tuple[str, uuid.UUID]:
     """A study of one left view that was read."""
     study_uid = factory.receive(["L-CC", "L-MLO"], study_date=f"{month}01")
     run_id = factory.close(study_uid)
-    factory.succeed(run_id, {"L-CC": malignant, "L-MLO": malignant / 2})
+    scores = {"L-CC": malignant, "L-MLO": malignant / 2}
+    factory.succeed(run_id, scores, measured=measured)
     return study_uid, run_id
 
 
@@ -259,7 +264,8 @@ def test_drift_shows_scores_input_and_late_outcomes(factory: Factory, client: ht
     assert "1 breasts of studies without a date" in text
     assert "3d-gmic-untrained-seed7 all 2 1 1 0 1.000 (" in text
     assert "2026-03 2 0 % (0 to 66) 4 0 % (0 to 49)" in text
-    assert "Pixel spacing and intensity are not shown" in text
+    assert "no image here was measured" in text
+    assert "of others they are not known" in text
     assert "mean nothing" not in text
     _, run_id = factory.queued()
     factory.succeed(run_id, trained=False)
@@ -291,6 +297,36 @@ def test_the_command_says_the_same(
     assert ["2026-03", "1", "0", "%", "(0", "to", "79)", "2"] in [line[:8] for line in lines]
 
 
+MEASURED = Measured(0.085, 1.0, 210.0, 430.0, 655.0)
+
+
+def test_spacing_and_grey_values_are_shown_where_a_run_measured_them(
+    factory: Factory,
+    client: httpx.Client,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    read(factory, 0.4)  # as before they were kept
+    read(factory, 0.4, measured=MEASURED)
+    study_uid = factory.receive(["L-CC", "L-MLO"], study_date="20260401")
+    unspaced = replace(MEASURED, pixel_spacing_mm=None, slice_spacing_mm=None, intensity_p50=500.0)
+    factory.succeed(factory.close(study_uid), left_out="L-MLO", measured=unspaced)
+    text = words(client.get("/drift"))
+    spread = "0.085 (0.085 to 0.085) 1.000 (1.000 to 1.000)"
+    grey = "210 (210 to 210) 430 (430 to 430) 655 (655 to 655)"
+    assert f"2026-03 2 of 4 0 % (0 to 66) {spread} {grey}" in text
+    assert "2026-04 1 of 2 100 % (21 to 100) – – 210 (210 to 210) 500 (500 to 500)" in text
+    for name, value in child_environment(factory.settings).items():
+        monkeypatch.setenv(name, value)
+    assert boundary.run(app, ["drift"]) == 0
+    rows = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert f"2026-03 2 of 4 0 % (0 to 66) {spread} {grey}" in rows
+    assert boundary.run(app, ["drift", "--json"]) == 0
+    april, march = json.loads(capsys.readouterr().out)["quality"]
+    assert march["measured"]["pixel_spacing_mm"]["p50"] == 0.085
+    assert (april["measured"]["images"], april["measured"]["slice_spacing_mm"]) == (1, None)
+
+
 def test_a_breast_counts_once_a_version_and_replaced_runs_stay(factory: Factory) -> None:
     study_uid, first = read(factory, 0.8)
     factory.arrive(study_uid, "L-CC", study_date="20260301")
@@ -319,7 +355,7 @@ def test_a_breast_counts_once_a_version_and_replaced_runs_stay(factory: Factory)
 
 def test_metrics_are_what_prometheus_reads(factory: Factory, client: httpx.Client) -> None:
     factory.peer("PACS")
-    read(factory, 0.8)
+    read(factory, 0.8, measured=MEASURED)
     _, failed = factory.queued()
     factory.fail(failed, "broken")
     factory.queued()
@@ -348,6 +384,11 @@ def test_metrics_are_what_prometheus_reads(factory: Factory, client: httpx.Clien
     version = "3d-gmic-untrained-seed7"
     assert samples["tomonode_scored_breasts", (version, "true")] == 1
     assert samples["tomonode_score", (version, "true", "malignant", "0.5")] == pytest.approx(0.6)
+    assert samples["tomonode_measured_images", ()] == 2
+    assert samples["tomonode_pixel_spacing_mm", ("0.5",)] == 0.085
+    assert samples["tomonode_slice_spacing_mm", ("0.95",)] == 1.0
+    assert samples["tomonode_intensity", ("0.05", "0.5")] == 210
+    assert samples["tomonode_intensity", ("0.95", "0.25")] == 655
     assert "PID-4711" not in answer.text
     named = {line.split()[2] for line in lines if line.startswith("# TYPE")}
     assert named >= {name for name, _ in samples}

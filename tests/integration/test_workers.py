@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,6 +21,7 @@ from node.db import now
 from tests.conftest import make_settings
 from tests.support.pacs import Script, pacs
 from tests.support.services import wait_until
+from tests.support.web import served
 from tests.support.worker_node import WorkerNode, WorkerProcess, worker_node
 from tests.unit.workers.breasts import breast
 from workers.task import EXIT_STUCK
@@ -108,6 +110,37 @@ def test_a_study_goes_from_queued_to_a_peer_that_holds_its_results(
         for artifact in run.artifacts:
             assert node.blobs.path(artifact.sha256).stat().st_size == artifact.size_bytes
         _check_retry_names_its_predecessor(node, uid)
+
+
+def test_what_comes_in_is_measured_and_the_page_of_drift_shows_it(
+    shared_node: WorkerNode, tmp_path: Path
+) -> None:
+    node = shared_node
+    uid, files = _study(tmp_path, "L", "R")
+    for path in files:
+        dataset = pydicom.dcmread(path)
+        dataset.StudyDate = "20240229"  # a month of its own
+        if dataset.SOPInstanceUID == read_header(files[1]).sop_instance_uid:
+            del dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing
+        dataset.save_as(path)
+    node.receive(files)
+    node.complete(uid)
+    images = {image.sop_uid: image for image in node.wait_run(uid, "SUCCEEDED").images}
+    spaced, bare = (images[read_header(path).sop_instance_uid] for path in files)
+    assert (spaced.pixel_spacing_mm, spaced.slice_spacing_mm) == (0.1, 1.0)
+    assert bare.score_malignant is not None
+    assert (bare.pixel_spacing_mm, bare.slice_spacing_mm) == (None, 1.0)
+    shown = "2024-02 2 of 2 50 % (9 to 91) 0.100 (0.100 to 0.100) 1.000 (1.000 to 1.000)"
+    for level in (5, 50, 95):
+        found = [getattr(image, f"intensity_p{level:02}") for image in (spaced, bare)]
+        for path, value in zip(files, found, strict=True):
+            tissue = pydicom.dcmread(path).pixel_array
+            assert value == pytest.approx(np.percentile(tissue[tissue > 0], level), rel=0.02)
+        low, middle, high = np.quantile(found, (0.05, 0.5, 0.95))
+        shown += f" {middle:.0f} ({low:.0f} to {high:.0f})"
+    with served(node.settings) as client:
+        page = client.get("/drift").text
+    assert shown in " ".join(re.sub(r"<[^>]*>", " ", page).split())
 
 
 def _check_retry_names_its_predecessor(node: WorkerNode, uid: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from PIL import Image
@@ -15,6 +16,7 @@ from node import deliveries, peers, runs, studies
 from node.blobs import BlobStore
 from node.config import Settings
 from node.db import Database, now
+from node.input_quality import Measured
 from node.model_version import UNTRAINED
 from node.models import Artifact, Delivery, Study
 from node.runs import ArtifactFile, ImageOutcome, Outcome
@@ -108,8 +110,10 @@ class Factory:
         trained: bool = True,
         left_out: str | None = None,
         caveat: str = "",
+        measured: Measured | None = None,
     ) -> None:
-        """A worker takes the run and finds something: malignant scores by view; `left_out` is a view's reason."""
+        """A worker takes the run and finds something: malignant scores by view; `left_out` is a view that is left out,
+        `measured` what it measures of each other one."""
         held = self.claim(run_id)
         scores = malignant or {}
         views = self._views(held.study_id)
@@ -119,7 +123,8 @@ class Factory:
                 images.append(ImageOutcome(sop_uid, excluded_reason="4 frames, 45 frame items"))
                 continue
             score = scores.get(view, 0.05)
-            images.append(_image(sop_uid, view, score))
+            found = _image(sop_uid, view, score)
+            images.append(replace(found, **vars(measured)) if measured else found)
             files += self._files(sop_uid, with_segmentation=score >= 0.5)
         files.append(self._dicom("SR", "sr.dcm", SR))
         model = {"name": "3D-GMIC", "version": "1", "trained": trained, "operating_point": 0.5}

@@ -195,7 +195,7 @@ def _arrival(path: Path, digest: str) -> Arrival:
         frames=header.number_of_frames,
         patient_id=None,
         accession_number=None,
-        study_date=None,
+        study_date=header.study_date or None,
         calling_ae="TEST",
     )
 

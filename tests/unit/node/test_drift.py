@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from node import drift
 from node.drift import Scored
-from node.input_quality import Image, quality_months
+from node.input_quality import Image, Measured, quality_months
 from node.labels.outcomes import Predicted
 
 SCORE = st.floats(0, 1)
@@ -164,7 +164,8 @@ def test_outcomes_count_what_came_late_alone() -> None:
 def image(study: str, view: str | None, frames: int | None, **more: object) -> Image:
     values: dict[str, object] = {
         "month": "2026-03", "study_uid": study, "laterality": "L", "view": view, "frames": frames,
-        "size_bytes": 1024 * 60, "sender": "MAMMO1", "left_out": None, "strata": None, **more,
+        "size_bytes": 1024 * 60, "sender": "MAMMO1", "left_out": None, "strata": None,
+        "measured": None, **more,
     }  # fmt: skip
     return Image(**values)  # type: ignore[arg-type]
 
@@ -191,3 +192,28 @@ def test_input_quality_of_a_month() -> None:
     assert found.thickness_mm is not None
     assert found.thickness_mm.p50 == 55
     assert (found.manufacturers, found.sites) == ({"A": 1}, {"not said": 1})
+
+
+NOTHING = Measured(None, None, None, None, None)
+
+
+def test_measures_of_a_month_are_of_the_images_that_have_them() -> None:
+    rows = [
+        image("1", "CC", 60, measured=Measured(0.1, 1.0, 290.0, 400.0, 500.0)),
+        image("1", "MLO", 60, measured=Measured(0.2, None, 310.0, 500.0, 700.0)),
+        image("2", "CC", 1, measured=Measured(None, None, 300.0, 900.0, 950.0)),
+        image("2", "MLO", 1, left_out=True, measured=NOTHING),
+        image("3", "CC", 60),
+        image("4", "CC", 60, month="2026-02", measured=NOTHING),
+    ]
+    march, february = (row.measured for row in quality_months(rows, {"L-CC"}))
+    assert march.images == 3
+    assert march.unspaced is not None
+    assert march.unspaced.value == pytest.approx(1 / 3)
+    spreads = (march.pixel_spacing_mm, march.slice_spacing_mm)
+    assert [one and one.p50 for one in spreads] == [pytest.approx(0.15), 1.0]
+    inside = (march.intensity_p05, march.intensity_p50, march.intensity_p95)
+    assert [one and one.p50 for one in inside] == [300, 500, 700]
+    assert march.intensity_p50 is not None
+    assert march.intensity_p50.p95 == pytest.approx(860)
+    assert (february.images, february.unspaced, february.intensity_p50) == (0, None, None)
