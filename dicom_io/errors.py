@@ -4,7 +4,8 @@
     ├── UnreadableDataset      not DICOM, cut off, or without the identifiers every object must have
     ├── ImageRefused           readable, but not an image that can be analysed; carries a `RefusalCode`
     ├── InvalidPhantom         the arrays or options given to the phantom writer do not describe a study
-    └── InvalidFindings        the findings given to the result writers do not fit their source image or study
+    ├── InvalidFindings        the findings given to the result writers do not fit their source image or study
+    └── InvalidDrawing         a segmentation that a reader drew and that cannot be used
 
 A message names what failed and the value seen, in one line, and never holds a patient attribute.
 """
@@ -87,3 +88,7 @@ class InvalidPhantom(DicomIoError, ValueError):
 
 class InvalidFindings(DicomIoError, ValueError):
     """The findings do not fit their source image or study: a mask of another size, a frame that is not there."""
+
+
+class InvalidDrawing(DicomIoError, ValueError):
+    """A segmentation, or a segment of one, that cannot be used as what a reader drew."""

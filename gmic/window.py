@@ -88,6 +88,23 @@ class WindowTransform:
         frame[row0:row1, col0:col1] = part[:, ::-1] if self.flipped else part
         return frame
 
+    def mask_to_window(self, mask_HW: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Cut a mask of a source frame, bool (H, W), to the window, bool (h, w); padding is False.
+
+        Raises:
+            InputError: The mask is not of the source's shape.
+        """
+        if mask_HW.shape != self.source_shape[1:]:
+            raise InputError(
+                f"mask is of shape {mask_HW.shape}; the source is of {self.source_shape[1:]}"
+            )
+        top, left, bottom, right = self.content
+        row0, col0, row1, col1 = self.box_to_source(*self.content)
+        part = mask_HW[row0:row1, col0:col1]
+        window = np.zeros(self.window_shape[1:], dtype=bool)
+        window[top:bottom, left:right] = part[:, ::-1] if self.flipped else part
+        return window
+
     def _turn(self, cols: Coordinate) -> Coordinate:
         """Mirror column coordinates of the source where it was mirrored; its own inverse."""
         return (self.source_shape[2] - 1) - cols if self.flipped else cols

@@ -15,6 +15,7 @@ from sqlalchemy import (
     CheckConstraint,
     ForeignKey,
     Index,
+    LargeBinary,
     String,
     Text,
     UniqueConstraint,
@@ -91,13 +92,17 @@ class Assessment(Base):
 
 
 class Annotation(Base):
-    """A box around a lesion on one frame of one stored image; for evaluation only, never for training."""
+    """A box around a lesion on one frame of one stored image, or the box around a mask on its largest frame.
+
+    For evaluation only, never for training.
+    """
 
     __tablename__ = "annotations"
     __table_args__ = (
         CheckConstraint("label IN ('benign', 'malignant')", name="label"),
         CheckConstraint("frame >= 0 AND row >= 0 AND col >= 0", name="place"),
         CheckConstraint("height > 0 AND width > 0", name="size"),
+        CheckConstraint("(mask IS NULL) = (drawn_in IS NULL)", name="mask"),
         CheckConstraint("revision >= 1", name="revision"),
         UniqueConstraint("instance_id", "number", "revision"),
     )
@@ -112,6 +117,8 @@ class Annotation(Base):
     col: Mapped[int]
     height: Mapped[int]
     width: Mapped[int]
+    mask: Mapped[bytes | None] = mapped_column(LargeBinary, deferred=True)  # dicom_io.outline
+    drawn_in: Mapped[str | None] = mapped_column(String(80))  # of a mask: SEG's UID, "#", segment
     withdrawn: Mapped[bool] = mapped_column(default=False)
     source: Mapped[str] = mapped_column(String(128))
     author: Mapped[str] = mapped_column(PERSON)

@@ -15,11 +15,14 @@ from typing import Any
 from gmic.config import CLASSES
 from gmic.errors import DataError
 from gmic.evaluate import operating, report, roc
-from gmic.evaluate.report import Cell, Extras, Level, Table
+from gmic.evaluate.report import Cell, Extras, Level, Picture, Table
 from gmic.evaluate.report_page import NONE, interval, page
 from gmic.evaluate.scores import ImageScore, by_breast, columns_of
 from node.learning_models import DatasetItem
-from workers.scoring import Failed, Scores
+from workers.gallery import WORST
+from workers.located import Located
+from workers.looks import Scores
+from workers.scoring import Failed
 
 SCHEMA = 1
 WANTED = 0.9
@@ -74,6 +77,8 @@ def measure(
     valid: Split,
     failed: Sequence[Failed],
     about: Mapping[str, Any],
+    located: Located | None = None,
+    picture_of: Picture = lambda _uid: None,
 ) -> Measured:
     """All figures of one version, or of two: the first less the second.
 
@@ -83,7 +88,10 @@ def measure(
         valid: What thresholds are chosen on; may be empty.
         failed: Images of the test split that a version could not read; they are in neither split.
         about: More for the summary, and `lines`, sentences for the page.
+        located: How well drawn lesions are found; None where none is drawn.
+        picture_of: Pictures of the candidate's worst cases, by SOP Instance UID.
     """
+    located = located or Located()
     figures = report.evaluate({version: test.table(version) for version in versions})
     points = list(_operating_points(versions, test, valid))
     strata = list(_strata(versions, test))
@@ -102,12 +110,21 @@ def measure(
         "image": {name: _cell_json(figures, Cell("image", name)) for name in CLASSES},
         "operating_points": points,
         "strata": strata,
+        **located.summary,
         "failed": [dataclasses.asdict(one) for one in failed],
         "failed_alone": alone,
     }
     title = " against ".join(versions)
-    tables = (_points_table(points), _strata_table(strata, versions), _failed_table(failed))
-    extras = Extras(title=title, about=tuple(about["lines"]), tables=tables)
+    tables = (_points_table(points), *located.tables, _strata_table(strata, versions))
+    extras = Extras(
+        title=title,
+        about=(*about["lines"], *located.lines),
+        tables=(*tables, _failed_table(failed)),
+        charts=located.charts,
+        picture_of=picture_of,
+        worst=WORST,
+        worst_of=versions[0],
+    )
     return Measured(summary, page(figures, extras))
 
 

@@ -20,7 +20,7 @@ from gmic.bundle import Bundle
 from gmic.config import CLASSES, GMIC3DConfig
 from gmic.engine.ensemble import Ensemble
 from gmic.errors import ConfigError as ModelConfigError
-from gmic.geometry import ReceptiveField
+from gmic.geometry import PatchBox, ReceptiveField
 from gmic.inference import Predictor as Model
 from node.config import Settings
 from node.errors import ConfigError
@@ -82,10 +82,12 @@ class ModelIdentity:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says of one image: a score a label in [0, 1], and its saliency (2, D, h, w) in [0, 1]."""
+    """What the model says of one image: a score a label in [0, 1], its saliency (2, D, h, w) in [0, 1], and the patches
+    that its members picked."""
 
     scores: dict[Label, float]
     saliency_CDhw: NDArray[np.float32]
+    patches: tuple[PatchBox, ...]
 
 
 class Predictor:
@@ -164,7 +166,13 @@ class Predictor:
         output = Ensemble(self._models).predict(window)
         scores = output.y_final.tolist()
         assert output.saliency_CDHW is not None  # `gmic.bundle` takes members of one grid alone
-        return Prediction(dict(zip(LABELS, scores, strict=True)), output.saliency_CDHW.numpy())
+        patches = tuple(
+            patch
+            for one, member in zip(self._models, output.members, strict=True)
+            for patch in one.model.patch_boxes(member)
+        )
+        named = dict(zip(LABELS, scores, strict=True))
+        return Prediction(named, output.saliency_CDHW.numpy(), patches)
 
 
 class _CheckedWindow:

@@ -83,15 +83,10 @@ class CellGrid:
     @cached_property
     def visible_hw(self) -> NDArray[np.bool_]:
         """Cells that own at least one pixel that counts; the others lie in padding, or in air, altogether."""
-        top, left, bottom, right = self.transform.content
-        window_hw = np.zeros(self.transform.window_shape[1:], dtype=np.int32)
-        if self.counted_HW is None:
-            window_hw[top:bottom, left:right] = 1
-        else:
-            row0, col0, row1, col1 = self.transform.box_to_source(*self.transform.content)
-            part = self.counted_HW[row0:row1, col0:col1]
-            window_hw[top:bottom, left:right] = part[:, ::-1] if self.transform.flipped else part
-        totals = window_hw
+        counted_HW = self.counted_HW
+        if counted_HW is None:
+            counted_HW = np.ones(self.transform.source_shape[1:], dtype=bool)
+        totals = self.transform.mask_to_window(counted_HW).astype(np.int32)
         for axis, edges in enumerate((self.row_edges, self.col_edges)):
             totals = np.add.reduceat(totals, np.minimum(edges[:-1], edges[-1] - 1), axis=axis)
         # `reduceat` gives a cell that owns no pixel at all, squeezed out at the border, a neighbour's.

@@ -112,7 +112,7 @@ class VolumeReader:
             output.saliency_CDHW.float().numpy(),
             model.receptive_field,
             model.patch_boxes(output),
-            tuple((name, _to_window(box, transform)) for name, box in lesions),
+            tuple((name, to_window(box, transform)) for name, box in lesions),
             title,
         )
         return saliency_sheet(reading, height=240, most=4)
@@ -166,7 +166,7 @@ def _apart(one: FoundBox, other: FoundBox) -> float:
     return math.hypot(down, across) / 2
 
 
-def _to_window(box: LesionBox, transform: WindowTransform) -> LesionBox:
+def to_window(box: LesionBox, transform: WindowTransform) -> LesionBox:
     """A half-open box of the volume in window pixels; it may leave the window."""
     row0, col0 = transform.to_window(box.row0, box.col0)
     row1, col1 = transform.to_window(box.row1 - 1, box.col1 - 1)

@@ -87,6 +87,8 @@ class Extras:
         charts: (title, SVG text), such as of `gmic.evaluate.charts.froc_chart`.
         gallery: (caption, picture).
         picture_of: Pictures of the worst cases.
+        worst: How many worst cases of each kind are shown.
+        worst_of: The model whose worst cases are shown; None: all models'.
     """
 
     title: str = "Evaluation"
@@ -95,6 +97,8 @@ class Extras:
     charts: tuple[tuple[str, str], ...] = ()
     gallery: tuple[tuple[str, Image.Image], ...] = ()
     picture_of: Picture = field(default=lambda _name: None)
+    worst: int = WORST
+    worst_of: str | None = None
 
 
 def evaluate(

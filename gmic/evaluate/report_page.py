@@ -222,8 +222,10 @@ def _calibration(evaluation: Evaluation) -> str | None:
 
 def _groups(evaluation: Evaluation, extras: Extras) -> Iterator[CaseGroup]:
     for model in evaluation.models:
+        if extras.worst_of not in (None, model.name):
+            continue
         for name in reversed(CLASSES):
-            negatives, positives = worst(model.scores["image"], name)
+            negatives, positives = worst(model.scores["image"], name, extras.worst)
             c = CLASSES.index(name)
             whose = f"{model.name}: " if len(evaluation.models) > 1 else ""
             for what, scores in (

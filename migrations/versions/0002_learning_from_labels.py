@@ -212,6 +212,8 @@ def upgrade() -> None:
         sa.Column("col", sa.Integer(), nullable=False),
         sa.Column("height", sa.Integer(), nullable=False),
         sa.Column("width", sa.Integer(), nullable=False),
+        sa.Column("mask", sa.LargeBinary(), nullable=True),
+        sa.Column("drawn_in", sa.String(length=80), nullable=True),
         sa.Column("withdrawn", sa.Boolean(), nullable=False),
         sa.Column("source", sa.String(length=128), nullable=False),
         sa.Column("author", sa.String(length=128), nullable=False),
@@ -221,6 +223,7 @@ def upgrade() -> None:
             "frame >= 0 AND row >= 0 AND col >= 0", name=op.f("ck_annotations_place")
         ),
         sa.CheckConstraint("height > 0 AND width > 0", name=op.f("ck_annotations_size")),
+        sa.CheckConstraint("(mask IS NULL) = (drawn_in IS NULL)", name=op.f("ck_annotations_mask")),
         sa.CheckConstraint("revision >= 1", name=op.f("ck_annotations_revision")),
         sa.ForeignKeyConstraint(
             ["instance_id"], ["instances.id"], name=op.f("fk_annotations_instance_id_instances")

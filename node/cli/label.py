@@ -1,4 +1,4 @@
-"""`tomonode label`: what pathology and radiologists said, from a file or by hand; and boxes for the evaluation."""
+"""`tomonode label`: what pathology and radiologists said, by hand or from a file; boxes and masks for evaluation."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from node import studies
 from node.blobs import BlobStore
 from node.cli import output
 from node.cli.context import database
+from node.cli.label_mask import mask
 from node.config import load_settings
 from node.db import now
 from node.labels import boxes, store, values, views
@@ -23,7 +24,7 @@ from node.labels.values import Box
 from node.learning_models import Annotation
 
 app = typer.Typer(
-    help="Labels: pathology, BI-RADS categories, boxes. A correction is a new revision."
+    help="Labels: pathology, BI-RADS categories, boxes, masks. A correction is a new revision."
 )
 
 StudyUid = Annotated[str, typer.Argument(help="Study Instance UID, or the node's own id of it.")]
@@ -38,6 +39,8 @@ Place = Annotated[
         metavar="FRAME ROW COL HEIGHT WIDTH", help="Frame, row, column from 0; pixels as stored."
     ),
 ]
+
+app.command()(mask)
 
 _SETTLED = {Outcome.MATCHED, Outcome.UNCHANGED}
 
@@ -207,7 +210,7 @@ def box(
     """Draw a box around a lesion on one frame, for evaluation only; never used in training."""
     settings = load_settings()
     drawn = Box(*place)
-    blobs = BlobStore(settings.blob_root, settings.spool)
+    blobs = BlobStore.of(settings)
     with database(settings) as db:
         with db.reading() as session:
             boxes.check_inside(blobs, boxes.find_image(session, image), drawn)

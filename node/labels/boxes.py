@@ -1,15 +1,15 @@
-"""Boxes around lesions on frames: for evaluation only, never for training."""
+"""Boxes around lesions on frames, some with a mask: for evaluation only, never for training."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Sequence
-from typing import Unpack
+from typing import NamedTuple, Unpack
 
 from sqlalchemy import ColumnElement, and_, func, select
 from sqlalchemy.orm import Session
 
-from dicom_io.header import read_header
+from dicom_io.header import InstanceHeader, read_header
 from node import timeline
 from node.blobs import BlobStore
 from node.errors import InvalidLabel, NotFound
@@ -19,6 +19,16 @@ from node.learning_models import Annotation
 from node.models import Instance
 
 
+class Drawing(NamedTuple):
+    """A mask as a row keeps it: the bytes of a `dicom_io.outline.Outline`, and where it was drawn."""
+
+    mask: bytes | None = None
+    drawn_in: str | None = None
+
+
+_BOX_ALONE = Drawing()
+
+
 def add_annotation(
     session: Session,
     instance: Instance,
@@ -26,6 +36,7 @@ def add_annotation(
     *,
     label: str,
     number: int | None = None,
+    drawing: Drawing = _BOX_ALONE,
     withdrawn: bool = False,
     **origin: Unpack[Origin],
 ) -> Annotation | None:
@@ -42,12 +53,16 @@ def add_annotation(
     """
     _check_box(instance, box, label)
     lock(session, [instance.study_id])
-    known = {row.number: row for row in _boxes(session, Annotation.instance_id == instance.id)}
+    known = {row.number: row for row in newest_on(session, instance)}
     if number is not None and number not in known:
         raise NotFound(f"no box {number} on this image; it has {len(known)}; leave the number out")
     number = number or max(known, default=0) + 1
     newest = known.get(number)
-    values = {**vars(box), "label": label, "withdrawn": withdrawn}
+    if newest is not None and newest.drawn_in != drawing.drawn_in:
+        raise InvalidLabel(
+            f"{number} is a mask on this image, drawn in {newest.drawn_in}; withdraw it, then draw a box"
+        )
+    values = {**vars(box), "label": label, **drawing._asdict(), "withdrawn": withdrawn}
     if newest is not None and all(getattr(newest, name) == values[name] for name in values):
         return None
     where_from = columns(origin)
@@ -59,7 +74,8 @@ def add_annotation(
     session.add(row)
     session.flush()
     what = "withdrawn" if withdrawn else label
-    message = f"box {number} on {instance.sop_uid}, revision {row.revision}: {what}"
+    kind = "mask" if drawing.mask else "box"
+    message = f"{kind} {number} on {instance.sop_uid}, revision {row.revision}: {what}"
     timeline.add(session, instance.study_id, origin["at"], "label", message)
     return row
 
@@ -73,7 +89,7 @@ def withdraw(
         NotFound: the image has no such box.
     """
     lock(session, [instance.study_id])
-    known = {row.number: row for row in _boxes(session, Annotation.instance_id == instance.id)}
+    known = {row.number: row for row in newest_on(session, instance)}
     if number not in known:
         raise NotFound(
             f"no box {number} on image {instance.sop_uid}; `tomonode label show` lists them"
@@ -81,22 +97,30 @@ def withdraw(
     last = known[number]
     place = Box(last.frame, last.row, last.col, last.height, last.width)
     return add_annotation(
-        session, instance, place, label=last.label, number=number, withdrawn=True, **origin
-    )
+        session, instance, place, label=last.label, number=number,
+        drawing=Drawing(last.mask, last.drawn_in), withdrawn=True, **origin,
+    )  # fmt: skip
 
 
 def check_inside(store: BlobStore, instance: Instance, box: Box) -> None:
     """Raises InvalidLabel where the box leaves the stored image, NotFound where its bytes are not here."""
-    path = store.path(instance.sha256)
-    if not path.is_file():
-        raise NotFound(f"image {instance.sop_uid} is not in the blob store; send it again")
-    header = read_header(path)
+    header = stored_header(store, instance)
     rows, cols = header.rows or 0, header.columns or 0
     if box.row + box.height > rows or box.col + box.width > cols:
         raise InvalidLabel(
             f"box ends at row {box.row + box.height}, column {box.col + box.width}, the image has {rows} x {cols};"
             " give pixels as stored"
         )
+
+
+def stored_header(store: BlobStore, instance: Instance) -> InstanceHeader:
+    """What an image's own header says. Raises NotFound where its bytes are not here."""
+    try:
+        return read_header(store.fetch(instance.sha256))
+    except FileNotFoundError:
+        raise NotFound(
+            f"image {instance.sop_uid} is not in the blob store; send it again"
+        ) from None
 
 
 def find_image(session: Session, sop_uid: str) -> Instance:
@@ -129,6 +153,11 @@ def newest_annotations(
             held = select(Instance.id).where(Instance.study_id.in_(chunk))
             rows += _boxes(session, Annotation.instance_id.in_(held))
     return {(row.instance_id, row.number): row for row in rows if not row.withdrawn}
+
+
+def newest_on(session: Session, instance: Instance) -> Sequence[Annotation]:
+    """The newest revision of each box of an image, withdrawn ones too."""
+    return _boxes(session, Annotation.instance_id == instance.id)
 
 
 def _boxes(session: Session, *where: ColumnElement[bool]) -> Sequence[Annotation]:

@@ -50,7 +50,10 @@ class AssessmentView:
 
 @dataclass(frozen=True)
 class BoxView:
-    """One revision of a box; frame, row and column from 0, in stored pixels."""
+    """One revision of a box; frame, row and column from 0, in stored pixels.
+
+    `drawn_in` names the segmentation and its segment where it is the box around a mask.
+    """
 
     sop_uid: str
     number: int
@@ -61,6 +64,7 @@ class BoxView:
     col: int
     height: int
     width: int
+    drawn_in: str | None
     withdrawn: bool
     source: str
     author: str

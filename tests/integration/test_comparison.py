@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,10 +16,15 @@ from node.blobs import BlobStore
 from node.config import Settings
 from node.db import Database, now
 from node.errors import Conflict, NotFound
+from node.labels import boxes
+from node.labels.masks import MaskOutcome, MaskWishes, import_masks
+from node.labels.values import Box
 from node.learning_models import DatasetItem, Evaluation, TrainingRun
 from node.promotion import Signed, Terms
 from tests.conftest import make_settings
+from tests.support.cohort import Cohort
 from tests.support.command import environment, tomonode
+from tests.support.drawings import draw, rectangle
 from tests.support.versions import freeze, weights_file
 from tests.unit.workers.breasts import breast
 from workers.comparison import evaluate_version
@@ -105,6 +111,17 @@ def test_a_candidate_is_measured_beside_the_active_version(bench: Bench) -> None
     page = bench.blobs.path(row.report_sha256).read_text()
     assert "small-2 against small-1" in page
     assert "patient-" not in page, "patients are numbers in it"
+    assert "No image of the test split has a mask or a box" in page
+    # two classes, of which each has negatives and positives: as many kinds of worst cases, of the candidate alone
+    shown = re.findall(r"<h3>(small-[12]): (.*)</h3>", page)
+    assert [what for name, what in shown if name == "small-2"] == [
+        "not malignant, highest scores", "malignant, lowest scores",
+        "not benign, highest scores", "benign, lowest scores",
+    ]  # fmt: skip
+    assert len(shown) == 4
+    assert page.count("data:image/webp") == 3 + 3 + 4 + 2
+    assert len(page) < 3_000_000
+    assert "Research use only, not for clinical use" in page
     with bench.db.reading() as session:
         (kept,) = registry.evaluations(session, registry.find(session, "small-2").id)
         active = registry.active(session)
@@ -115,6 +132,50 @@ def test_a_candidate_is_measured_beside_the_active_version(bench: Bench) -> None
     assert {k: v for k, v in again.summary.items() if k != "versions_measured"} == {
         k: v for k, v in summary.items() if k != "versions_measured"
     }
+
+
+def test_what_readers_drew_is_measured_on_both_versions(bench: Bench, tmp_path: Path) -> None:
+    """A mask on one test image, a box on another; withdrawn, they count no more, and no image is read again."""
+    cohort = Cohort(bench.db, bench.settings, tmp_path)
+    files = [next((tmp_path / str(n)).glob("*.dcm")) for n in (0, 1)]
+    for file in files:
+        cohort.receive(file)
+    mask = rectangle(SHAPE[1:], 200, 200, 30, 40)
+    seg = draw(tmp_path / "seg.dcm", files[0], ("malignant", {0: mask, 1: mask}))
+    [taken] = import_masks(bench.db, bench.blobs, [seg], MaskWishes("anna"))
+    assert taken.outcome is MaskOutcome.WRITTEN
+    signed = {"source": "a test", "author": "anna"}
+    with bench.db.transaction() as session:
+        image = boxes.find_image(session, str(bench.items[1]["sop_uid"]))
+        box = Box(1, 200, 100, 40, 40)
+        boxes.add_annotation(session, image, box, label="benign", at=now(session), **signed)  # type: ignore[arg-type]
+    row = bench.evaluate("small-2")
+    summary, page = row.summary, bench.blobs.path(row.report_sha256).read_text()
+    assert summary["annotations"] == {"images": 2, "lesions": 2, "masks": 1}
+    assert [(one["class"], one["version"], one["images"]) for one in summary["segmentation"]] == [
+        ("malignant", "small-2", 1), ("malignant", "small-1", 1),
+    ]  # fmt: skip
+    assert all(0 < one["dsc"] < 1 and 0 < one["pxap"] < 1 for one in summary["segmentation"])
+    assert summary["segmentation"][0]["dsc"] != summary["segmentation"][1]["dsc"]
+    assert [(one["version"], one["lesions"]) for one in summary["detection"]] == [
+        ("small-2", 2), ("small-1", 2),
+    ]  # fmt: skip
+    for words in (
+        "Outlines of lesions",
+        "Detection of lesions",
+        "Readers drew 2 lesions on 2 images",
+    ):
+        assert words in page
+    read: list[str] = []
+    again = bench.evaluate("small-2", say=read.append)
+    assert (again.summary["segmentation"], read) == (summary["segmentation"], [])
+    with bench.db.transaction() as session:
+        for n in (0, 1):
+            image = boxes.find_image(session, str(bench.items[n]["sop_uid"]))
+            boxes.withdraw(session, image, 1, at=now(session), **signed)  # type: ignore[arg-type]
+    last = bench.evaluate("small-2").summary
+    assert (last["annotations"], last["segmentation"]) == (None, [])
+    assert last["breast"] == summary["breast"]
 
 
 def test_killed_it_loses_one_image(bench: Bench) -> None:
