@@ -43,6 +43,7 @@ class Settings(BaseSettings):
     home: Path = Path("var")
     database_url: str = ""
     redis_url: str = ""
+    blob_url: str = ""  # fsspec URL of what all hosts share (`node.remote`); empty: one host
 
     # listener (DICOM PS3.7, PS3.8)
     ae_title: str = Field("TOMONODE", min_length=1, max_length=16)

@@ -10,6 +10,9 @@ NodeError
 │   ├── DatabaseUnavailable
 │   ├── BrokerUnavailable
 │   ├── DiskFull
+│   ├── BlobStoreUnavailable   the shared blob store does not answer, or does not let us in
+│   │   └── BlobAbsent         it answers and does not have a blob, or not yet (also FileNotFoundError)
+│   ├── BlobDamaged        it gave other bytes than the digest says
 │   └── PeerUnavailable    no connection, rejected for now, aborted, or out of resources
 └── Permanent              trying again would fail again
     ├── UnreadableObject   bytes that are no DICOM data set
@@ -63,6 +66,18 @@ class BrokerUnavailable(Transient):
 
 class DiskFull(Transient):
     """The blob file system is at its reserve."""
+
+
+class BlobStoreUnavailable(Transient):
+    """The shared blob store does not answer, or does not let us read and write."""
+
+
+class BlobAbsent(BlobStoreUnavailable, FileNotFoundError):
+    """Neither this host nor the shared store has a blob; its own host may still be copying it."""
+
+
+class BlobDamaged(Transient):
+    """The shared store gave other bytes than the digest says."""
 
 
 class PeerUnavailable(Transient):

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from functools import partial
 from typing import Any
 
@@ -20,7 +21,7 @@ from pynetdicom.transport import ThreadedAssociationServer
 from structlog.contextvars import bound_contextvars, get_contextvars
 
 from dicom_io.errors import DicomIoError
-from node import admission, log, processes
+from node import admission, copier, log, processes
 from node.activity import OpenAssociation, OpenAssociations
 from node.blobs import BlobStore
 from node.config import Settings
@@ -76,7 +77,7 @@ class Listener:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.db = Database(settings.db_url)
-        self.store = BlobStore(settings.blob_root, settings.spool)
+        self.store = BlobStore.of(settings)
         self.associations = OpenAssociations(self.db)
         self._networks = admission.networks(settings)
         self._pdu_limit = max(settings.max_pdu_bytes, _PDU_LIMIT)
@@ -85,6 +86,12 @@ class Listener:
         self._housekeeper = threading.Thread(target=self._keep_house, name="housekeeping")
         # What `log` has bound: pynetdicom's threads do not inherit it.
         self._context = get_contextvars()
+        self._copier = threading.Thread(
+            target=copy_context().run,
+            args=(copier.run, self.store, self._ended, settings.tick_s),
+            name="copier",
+            daemon=True,  # an upload may be cut off: it is done again
+        )
         self._server: ThreadedAssociationServer | None = None
 
     @property
@@ -116,6 +123,8 @@ class Listener:
                 f"cannot listen on {where}: {error.strerror}; change TOMONODE_LISTEN_HOST or TOMONODE_LISTEN_PORT"
             ) from error
         self._housekeeper.start()
+        if self.store.remote is not None:
+            self._copier.start()
         log.get().info("listening", host=settings.listen_host, port=self.port)
 
     def stop(self, limit_s: float = DRAIN_S) -> None:

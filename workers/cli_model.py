@@ -258,12 +258,11 @@ def _require_weights(db: Database, settings: Settings, version: str) -> None:
 
     with db.reading() as session:
         row = registry.find(session, version)
-    require(BlobStore(settings.blob_root, settings.spool), version, row.sha256)
+    require(BlobStore.of(settings), version, row.sha256)
 
 
 def _write_page(settings: Settings, row: Evaluation, path: Path) -> None:
-    blob = BlobStore(settings.blob_root, settings.spool).path(row.report_sha256)
-    path.write_bytes(blob.read_bytes())
+    path.write_bytes(BlobStore.of(settings).fetch(row.report_sha256).read_bytes())
 
 
 def _say(row: ModelVersion, as_json: bool, more: str = "") -> None:

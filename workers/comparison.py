@@ -1,7 +1,8 @@
 """The evaluation of a model version: on a data set's locked test split, beside the version that is active.
 
 Both versions read the same images by the pipeline that also reads studies. Patients that either version learned from,
-in whatever data set, are left out of the test. The page and the row are kept; scores already made are not made again.
+in whatever data set, are left out of the test. The page and the row are kept; images already read are not read again.
+Where readers drew lesions on test images, it is measured too how well they are found; no training reads these.
 """
 
 from __future__ import annotations
@@ -22,8 +23,12 @@ from node.db import Database, now
 from node.errors import Conflict
 from node.learning_models import Dataset, DatasetItem, Evaluation, ModelVersion
 from workers.figures import Measured, Split, measure
+from workers.gallery import Painter
+from workers.lesions import Lesions, lesions_of
+from workers.located import Read, locate
+from workers.looks import LookCache, Saliency
 from workers.models import CODE_VERSION, load_version
-from workers.scoring import Contender, Reading, ScoreCache, Scored, score
+from workers.scoring import Contender, Reading, Scored, score
 
 Say = Callable[[str], None]
 
@@ -41,6 +46,8 @@ class Plan:
     """Patients of the test split that were left out, for one of the versions learned from them."""
     looks: int
     """Versions measured on this data set, this one included: the more, the more the best of them flatters."""
+    lesions: Lesions
+    """Drawn by readers on images of the test split."""
 
     @property
     def versions(self) -> list[ModelVersion]:
@@ -73,16 +80,28 @@ def evaluate_version(
 
     Raises:
         NotFound: no such version or data set.
-        Conflict: a version against itself, or a test split of which nothing is left to measure on.
+        Conflict: a version against itself, a data set that is not what was frozen, or a test split of which nothing is
+            left to measure on.
         WeightsGone, WeightsError, DeviceMemoryError: of a model.
         DiskFull: no room for the page.
     """
-    blobs = BlobStore(settings.blob_root, settings.spool)
+    blobs = BlobStore.of(settings)
     with db.reading() as session:
         plan = _plan(session, version, dataset, against)
-    scored = _score(db, blobs, settings, plan, check, say)
+    contenders = [
+        Contender(one.version, one.sha256, partial(load_version, db, blobs, settings, one.version))
+        for one in plan.versions
+    ]
+    reading = Reading(
+        blobs.fetch,
+        LookCache(settings.home),
+        check,
+        mapped={uid for uid, drawn in plan.lesions.items() if any(one.outline for one in drawn)},
+        progress=lambda done, count: say(f"image {done} of {count}"),
+    )
+    scored = score([*plan.test, *plan.valid], contenders, reading)
     check()
-    found = _measure(plan, scored)
+    found = _measure(plan, scored, contenders, reading)
     check()
     row = Evaluation(
         id=uuid.uuid4(),
@@ -100,6 +119,7 @@ def evaluate_version(
 
 def _plan(session: Session, version: str, dataset: str, against: str | None) -> Plan:
     row, found = registry.find(session, version), store.find(session, dataset)
+    store.verify(session, found)
     other = registry.find(session, against) if against else registry.active(session)
     if against == version:
         raise Conflict(f"model {version!r} cannot be compared with itself; name another")
@@ -123,6 +143,7 @@ def _plan(session: Session, version: str, dataset: str, against: str | None) -> 
         [item for item in items if item.split == "valid"],
         len({item.patient for item in test} & learned),
         1 + session.execute(counted).scalar_one(),
+        lesions_of(session, left),
     )
 
 
@@ -134,28 +155,9 @@ def _learned_patients(session: Session, versions: Sequence[ModelVersion]) -> set
     return set(session.execute(query.distinct()).scalars())
 
 
-def _score(
-    db: Database,
-    blobs: BlobStore,
-    settings: Settings,
-    plan: Plan,
-    check: Callable[[], None],
-    say: Say,
-) -> Scored:
-    contenders = [
-        Contender(row.version, row.sha256, partial(load_version, db, blobs, settings, row.version))
-        for row in plan.versions
-    ]
-    reading = Reading(
-        blobs.path,
-        ScoreCache(settings.home),
-        check,
-        lambda done, count: say(f"image {done} of {count}"),
-    )
-    return score([*plan.test, *plan.valid], contenders, reading)
-
-
-def _measure(plan: Plan, scored: Scored) -> Measured:
+def _measure(
+    plan: Plan, scored: Scored, contenders: Sequence[Contender], reading: Reading
+) -> Measured:
     names = [row.version for row in plan.versions]
     patients = sorted({item.patient for item in (*plan.test, *plan.valid)})
     called = {patient: f"{number}" for number, patient in enumerate(patients, 1)}
@@ -180,7 +182,22 @@ def _measure(plan: Plan, scored: Scored) -> Measured:
         "code_version": CODE_VERSION,
         "lines": _lines(plan),
     }
-    return measure(names, test, valid, failed, about)
+    read = Read(test.items, scored.looks, partial(_saliency, contenders, reading.cache))
+    painter = Painter(contenders[0], reading, scored.looks[names[0]], plan.lesions)
+    located = locate(names, read, plan.lesions)
+    return measure(names, test, valid, failed, about, located, painter.of(test.items))
+
+
+def _saliency(
+    contenders: Sequence[Contender], cache: LookCache, version: str, item: DatasetItem
+) -> Saliency:
+    weights = next(one.weights_sha256 for one in contenders if one.version == version)
+    found = cache.saliency(weights, item.sha256)
+    if found is None:
+        raise Conflict(
+            f"the saliency of image {item.sop_uid} was removed meanwhile; run the evaluation again"
+        )
+    return found
 
 
 def _read_by_all(item: DatasetItem, scored: Scored) -> bool:

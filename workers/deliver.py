@@ -96,7 +96,7 @@ class DeliveryWorker:
         self._settings = settings
         self._name = name
         self._db = Database(settings.db_url)
-        self._blobs = BlobStore(settings.blob_root, settings.spool)
+        self._blobs = BlobStore.of(settings)
         self._lanes = Lanes()
 
     def handle(self, delivery_id: uuid.UUID) -> None:
@@ -159,7 +159,7 @@ class DeliveryWorker:
         log.get().info("delivery claimed", count=len(held.parcels))
         if held.parcels:
             send = stow.store if held.destination.kind == "STOW" else scu.store
-            parcels = [(parcel, self._blobs.path(parcel.sha256)) for parcel in held.parcels]
+            parcels = [(parcel, self._blobs.fetch(parcel.sha256)) for parcel in held.parcels]
             answers += send(held.destination, parcels, self._settings)
         require_all(held, answers)
         write = partial(deliveries.finish, self._db, held, answers)

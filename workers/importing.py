@@ -66,7 +66,7 @@ def import_files(db: Database, settings: Settings, wanted: Wanted, by: str) -> M
         WeightsError: a file that cannot be read or does not fit.
         DiskFull: no room.
     """
-    blobs = BlobStore(settings.blob_root, settings.spool)
+    blobs = BlobStore.of(settings)
     blobs.require_room(2 * sum(file.stat().st_size for file in wanted.files) + _SPARE_BYTES)
     ours = [bundle.is_ours(file) for file in wanted.files]
     if ours == [True]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from functools import partial
+from pathlib import Path
 
 from structlog.contextvars import bound_contextvars
 
@@ -13,7 +15,7 @@ from node import log, runs
 from node.blobs import BlobStore
 from node.config import Settings
 from node.db import Database
-from node.errors import DatabaseUnavailable, DiskFull
+from node.errors import BlobAbsent, DatabaseUnavailable, DiskFull
 from node.runs import ArtifactFile, Claim, Failure, Outcome
 from workers.models import Models
 from workers.pipeline import Analysis, ResultFile, analyse_study, run_context
@@ -32,7 +34,7 @@ class InferenceWorker:
         self._settings = settings
         self._name = name
         self._db = Database(settings.db_url)
-        self._blobs = BlobStore(settings.blob_root, settings.spool)
+        self._blobs = BlobStore.of(settings)
         self._models = Models(self._db, self._blobs, settings)
 
     def handle(self, run_id: uuid.UUID) -> str:
@@ -70,7 +72,8 @@ class InferenceWorker:
             self._predecessor(held),
         )
         sources = [
-            Source(self._blobs.path(i.sha256), i.sop_uid, i.sop_class_uid) for i in held.inputs
+            Source(partial(self._fetch, i.sha256, check), i.sop_uid, i.sop_class_uid)
+            for i in held.inputs
         ]
         analysis = Analysis(
             predictor, lambda file: artifacts.append(self._keep(file)), check, watch
@@ -97,11 +100,23 @@ class InferenceWorker:
             sop_class_uid=file.sop_class_uid,
         )
 
+    def _fetch(self, sha256: str, check: Check) -> Path:
+        """An object of the study. Another host may be copying it at this moment: that is worth a short wait."""
+        end = time.monotonic() + self._settings.retry_base_s
+        while True:
+            try:
+                return self._blobs.fetch(sha256)
+            except BlobAbsent:
+                if time.monotonic() >= end:
+                    raise
+                time.sleep(min(1.0, self._settings.retry_base_s / 10))
+                check()
+
     def _predecessor(self, held: Claim) -> DocumentRef | None:
         report = held.predecessor_sr
         if report is None:
             return None
-        header = read_header(self._blobs.path(report.sha256))
+        header = read_header(self._blobs.fetch(report.sha256))
         return DocumentRef(
             held.study_uid, header.series_instance_uid, report.sop_class_uid, report.sop_uid
         )

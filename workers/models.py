@@ -82,13 +82,13 @@ def verified(blobs: BlobStore, version: str, sha256: str) -> Bundle:
         WeightsError: they are what was registered, and no weights.
     """
     require(blobs, version, sha256)
-    return bundle.load(blobs.path(sha256))
+    return bundle.load(blobs.fetch(sha256))
 
 
 def require(blobs: BlobStore, version: str, sha256: str) -> None:
     """Raises WeightsGone unless the blob store has a version's weights, unchanged."""
     try:
-        found = sha256_of(blobs.path(sha256))
+        found = sha256_of(blobs.fetch(sha256))
     except FileNotFoundError:
         raise WeightsGone(
             f"weights of model {version!r} (sha256 {sha256[:12]}) are not in the blob store; import the file again"

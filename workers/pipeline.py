@@ -31,8 +31,10 @@ from dicom_io.result_codes import caveat_of
 from gmic.breast import breast_mask
 from gmic.errors import InputError
 from gmic.preprocess import max_projection, preprocess
+from node.input_quality import Measured
 from node.runs import ImageOutcome
 from workers.errors import NothingReadable
+from workers.measures import measure
 from workers.predictor import ModelIdentity, Predictor
 from workers.translate import MAX_REGIONS, CellGrid, translate
 from workers.volumes import Decoded, Source, Stopwatch, decoded
@@ -64,6 +66,7 @@ class Analysis:
 class _Read:
     findings: ImageFindings
     segmentation: SegmentationRef | None
+    measured: Measured
 
 
 def run_context(
@@ -115,7 +118,7 @@ def analyse_study(
             outcomes.append(ImageOutcome(source.sop_uid, excluded_reason=str(error)))
         else:
             read.append(one)
-            outcomes.append(_outcome(one.findings))
+            outcomes.append(_outcome(one.findings, one.measured))
     with analysis.watch.stage("write"):
         header = read[0].findings.source.header if read else _any_header(sources)
         report = sr.build_sr(
@@ -143,6 +146,7 @@ def _analyse_image(decode: Callable[[], Decoded], run: RunContext, analysis: Ana
         )
         # A finding lies in the breast: cells that see air alone are not marked.
         breast_HW = breast_mask(max_projection(volume_DHW))
+        measured = measure(image, volume_DHW, breast_HW)
     del volume_DHW
     with watch.stage("inference"):
         prediction = predictor.predict(window_DHW, analysis.check)
@@ -168,7 +172,7 @@ def _analyse_image(decode: Callable[[], Decoded], run: RunContext, analysis: Ana
     analysis.check()
     segmentation = _write_segmentation(findings, run, analysis)
     _write_pictures(image, findings, run, analysis)
-    return _Read(findings, segmentation)
+    return _Read(findings, segmentation, measured)
 
 
 def _write_segmentation(
@@ -214,7 +218,7 @@ def _key_frames(image: MammogramImage, regions: Sequence[Region]) -> list[int]:
     return list(dict.fromkeys(frames)) or [image.source_frames[len(image.source_frames) // 2]]
 
 
-def _outcome(findings: ImageFindings) -> ImageOutcome:
+def _outcome(findings: ImageFindings, measured: Measured) -> ImageOutcome:
     source = findings.source
     return ImageOutcome(
         sop_uid=source.sop_instance_uid,
@@ -225,6 +229,7 @@ def _outcome(findings: ImageFindings) -> ImageOutcome:
         score_malignant=findings.scores["malignant"],
         segments=len(findings.segments),
         regions=[region_row(region) for region in findings.regions],
+        **vars(measured),
     )
 
 
@@ -248,7 +253,7 @@ def _any_header(sources: Sequence[Source]) -> Dataset:
     """Patient and study attributes of the first object whose header can be read."""
     for source in sources:
         try:
-            with source.path.open("rb") as file:
+            with source.find().open("rb") as file:
                 return parse.parse(file).dataset
         except DicomIoError:
             continue

@@ -7,6 +7,7 @@ import json
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,10 @@ def _study(
         )
         say(f"wrote     {path}")
 
-    sources = [Source(f.path, f.header.sop_instance_uid, f.header.sop_class_uid) for f in files]
+    sources = [
+        Source(partial(Path, f.path), f.header.sop_instance_uid, f.header.sop_class_uid)
+        for f in files
+    ]
     watch = Stopwatch()
     images = analyse_study(sources, run, Analysis(predictor, emit, lambda: None, watch))
     names = {f.header.sop_instance_uid: str(f.path) for f in files}

@@ -20,7 +20,14 @@ from types import TracebackType
 from dicom_io.errors import DicomIoError
 from gmic.errors import DeviceMemoryError, DivergedError, GmicError, TrainingError
 from node import log
-from node.errors import DatabaseUnavailable, DiskFull, NodeError, Permanent, Transient
+from node.errors import (
+    BlobStoreUnavailable,
+    DatabaseUnavailable,
+    DiskFull,
+    NodeError,
+    Permanent,
+    Transient,
+)
 from node.runs import Failure
 from workers.errors import LeaseLost
 
@@ -42,7 +49,7 @@ TRANSIENT: tuple[tuple[type[BaseException], bool], ...] = (
     (GmicError, False),
 )
 # The node's own surroundings: no study is to blame, so no attempt is used up, however long it lasts.
-OUTAGES = (DiskFull, DatabaseUnavailable)
+OUTAGES = (DiskFull, DatabaseUnavailable, BlobStoreUnavailable)
 OUTAGE_ERRNO = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 _TRUSTED = (NodeError, DicomIoError, GmicError)  # their messages hold no data set values

@@ -40,7 +40,7 @@ class TrainingWorker:
         """`name` is what the database calls this worker."""
         self._settings = settings
         self._db = Database(settings.db_url)
-        self._blobs = BlobStore(settings.blob_root, settings.spool)
+        self._blobs = BlobStore.of(settings)
         self._stopping = threading.Event()
         devices = services.device_names(settings)
         host = socket.gethostname()

@@ -80,7 +80,7 @@ class ImageCache:
             return path
         require_room(self._root, self._reserve)
         path.parent.mkdir(exist_ok=True)
-        _make(path, self._blobs.path(image.sha256), image, form)
+        _make(path, self._blobs.fetch(image.sha256), image, form)
         return path
 
     def trim(self) -> int:

@@ -14,6 +14,7 @@ from gmic.train.task import Progress
 from node import registry
 from node.blobs import BlobStore
 from node.config import Settings, child_environment
+from node.datasets import store
 from node.db import Database
 from node.errors import Conflict
 from node.learning_models import ModelVersion
@@ -48,7 +49,7 @@ class Training:
         self._db, self._settings, self._held, self._watch = db, settings, held, watch
         self._run = run
         self._threads = threads
-        self._blobs = BlobStore(settings.blob_root, settings.spool)
+        self._blobs = BlobStore.of(settings)
         self._recipe = Recipe.of_config(held.config)
 
     def weights(self) -> Path:
@@ -58,6 +59,8 @@ class Training:
             Preempted, LeaseLost, OverLimit: by the watch, or for too much room.
             GmicError, WorkerError, NodeError, OSError: it cannot go on.
         """
+        with self._db.reading() as session:
+            store.verify(session, store.find(session, self._held.dataset_name))
         plan = self._plan()
         self._prepare(plan)
         self._watch.say(
@@ -110,7 +113,7 @@ class Training:
             seed=held.seed,
             name=f"{held.recipe}-{held.request_hash[:8]}",
             base=base.version if base else None,
-            base_file=str(self._blobs.path(base.sha256)) if base else None,
+            base_file=str(self._blobs.fetch(base.sha256)) if base else None,
             run=str(self._run),
             device=None if self._settings.device == "auto" else self._settings.device,
             threads=max(1, self._threads // self._recipe.processes),

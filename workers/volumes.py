@@ -19,9 +19,9 @@ from dicom_io.dbt import MammogramImage, open_image
 
 @dataclass(frozen=True)
 class Source:
-    """An object of the study, as a file."""
+    """An object of the study; `find` gives its file, which may have to come from another host first."""
 
-    path: Path
+    find: Callable[[], Path]
     sop_uid: str
     sop_class_uid: str
 
@@ -74,5 +74,5 @@ def _next(coming: deque[tuple[Source, Future[Decoded]]]) -> tuple[Source, Callab
 
 def _decode(source: Source, watch: Stopwatch) -> Decoded:
     with watch.stage("decode"):
-        image = open_image(source.path)
+        image = open_image(source.find())
         return image, image.read_volume()

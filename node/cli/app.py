@@ -11,7 +11,8 @@ import typer
 
 from node import doctor as node_doctor
 from node import log, processes, relay, schema
-from node.cli import dataset, delivery, drift, label, output, peer, study
+from node.blobs import BlobStore
+from node.cli import blob, dataset, delivery, drift, label, output, peer, study
 from node.cli.context import database, open_database
 from node.config import load_settings
 from node.model_version import model_version
@@ -36,6 +37,7 @@ app.add_typer(delivery.app, name="delivery")
 app.add_typer(peer.app, name="peer")
 app.add_typer(label.app, name="label")
 app.add_typer(db_app, name="db")
+app.add_typer(blob.app, name="blob")
 app.command("drift")(drift.drift)
 
 ReadyFd = Annotated[int | None, typer.Option("--ready-fd", hidden=True)]
@@ -65,6 +67,7 @@ def up(ready_fd: ReadyFd = None) -> None:
     """
     settings = load_settings()
     model_version(settings)  # weights that cannot be read are said now, not by a worker's log
+    BlobStore.of(settings)  # and so is a shared store that cannot be one
     if settings.weights is None:
         output.say(
             "no weights configured (TOMONODE_WEIGHTS): the built-in ones answer until a model version is active."

@@ -83,7 +83,7 @@ def reader(blobs: BlobStore, key: bytes) -> Look:
 
 def _look(blobs: BlobStore, key: bytes, one: Object, day: date) -> Seen | Refused:
     try:
-        image = open_image(blobs.path(one.sha256))
+        image = open_image(blobs.fetch(one.sha256))
     except ImageRefused as error:
         return Refused(error.code.value, str(error))
     except UnreadableDataset as error:

@@ -92,7 +92,7 @@ def export(
         Conflict: the folder holds something; the data set or a stored image is not what was frozen.
         DiskFull: less room than the images need.
     """
-    blobs = BlobStore(settings.blob_root, settings.spool)
+    blobs = BlobStore.of(settings)
     with db.reading() as session:
         dataset = store.find(session, name)
         store.verify(session, dataset)
@@ -132,8 +132,8 @@ def _export_image(
 ) -> dict[str, Any] | HeldBack:
     disguise = masks.disguise(item)
     uid = disguise.uid(item.sop_uid)
-    source = blobs.path(item.sha256)
     try:
+        source = blobs.fetch(item.sha256)
         if sha256_of(source) != item.sha256:
             return HeldBack(uid, "changed", "the stored bytes are not those that were frozen")
         annotated = burned_in(source)

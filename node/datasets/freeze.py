@@ -54,7 +54,7 @@ def freeze(db: Database, settings: Settings, wish: Wish) -> Frozen:
     check_name(wish.name)
     name_of("by", wish.by)
     key = load_key(settings.home)
-    look = reader(BlobStore(settings.blob_root, settings.spool), key)
+    look = reader(BlobStore.of(settings), key)
     with db.reading() as session:
         at = now(session)
         found = in_range(session, wish.rule)

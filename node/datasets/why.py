@@ -36,7 +36,7 @@ def why_now(db: Database, settings: Settings, study_uid: str, rule: Rule) -> lis
     Raises:
         NotFound: no such study.
     """
-    look = reader(BlobStore(settings.blob_root, settings.spool), load_key(settings.home))
+    look = reader(BlobStore.of(settings), load_key(settings.home))
     with db.reading() as session:
         today = now(session).date()
         (found,) = candidates(session, [studies.find(session, study_uid).id])

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from node import outbox
 from node.config import Settings
+from node.datasets import store
 from node.learning_models import Dataset, DatasetItem, Pathology, TrainingRun
 from node.lifecycle import TrainingState
 
@@ -47,9 +48,13 @@ def request(
     """The training that was asked for, and whether it is new: one that waits, runs, pauses or succeeded is enough.
 
     After one that failed or was cancelled a new one is made.
+
+    Raises:
+        Conflict: the data set is not what was frozen.
     """
-    content_hash = session.get_one(Dataset, wanted.dataset_id).content_hash
-    digest = request_hash(wanted, content_hash)
+    dataset = session.get_one(Dataset, wanted.dataset_id)
+    store.verify(session, dataset)
+    digest = request_hash(wanted, dataset.content_hash)
     known = same(session, digest)
     if known is not None:
         return known, False

@@ -35,7 +35,7 @@ _STATUS: tuple[tuple[type[NodeError], int, str], ...] = (
 def create_app(settings: Settings) -> FastAPI:
     """The web application of one node. Connects to the database only when a page is asked for."""
     db = Database(settings.db_url)
-    store = BlobStore(settings.blob_root, settings.spool)
+    store = BlobStore.of(settings)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

@@ -14,7 +14,7 @@ from node.errors import NotFound
 from node.learning_models import Evaluation
 from node.views.models import model_list, model_page
 from node.web.curve import Curve, curve
-from node.web.pages import Here
+from node.web.pages import Here, stored
 from node.web.render import page
 
 router = APIRouter()
@@ -60,8 +60,8 @@ def evaluation(node: Here, evaluation_id: uuid.UUID) -> Response:
         found = session.get(Evaluation, evaluation_id)
     if found is None:
         raise NotFound(f"no evaluation {evaluation_id}; the model's page lists what was measured")
-    path = node.store.path(found.report_sha256)
-    if not path.is_file():
+    path = stored(node, found.report_sha256)
+    if path is None:
         raise NotFound(
             f"the page of this evaluation is not in the blob store ({found.report_sha256});"
             " `tomonode model compare` makes another"

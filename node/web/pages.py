@@ -6,6 +6,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -19,7 +20,7 @@ from node import deliveries, registry, runs, studies, views
 from node.blobs import BlobStore
 from node.config import Settings
 from node.db import Database, now
-from node.errors import Conflict, DatabaseUnavailable, NotFound
+from node.errors import BlobAbsent, Conflict, DatabaseUnavailable, NotFound
 from node.labels.views import study_labels
 from node.model_version import model_version
 from node.models import Artifact, Study
@@ -202,8 +203,8 @@ def artifact(node: Here, artifact_id: uuid.UUID) -> Response:
         found = session.get(Artifact, artifact_id)
     if found is None:
         raise NotFound(f"no file {artifact_id}; the study's page lists what its runs made")
-    path = node.store.path(found.sha256)
-    if not path.is_file():
+    path = stored(node, found.sha256)
+    if path is None:
         raise NotFound(f"{found.name} is not in the blob store ({found.sha256}); run it again")
     picture = found.kind == "OVERLAY"
     return FileResponse(
@@ -213,6 +214,15 @@ def artifact(node: Here, artifact_id: uuid.UUID) -> Response:
         content_disposition_type="inline" if picture else "attachment",
         headers={"Cache-Control": "private, max-age=31536000, immutable"},
     )
+
+
+def stored(node: Node, sha256: str) -> Path | None:
+    """The file of a blob, None where it is nowhere. Raises Transient where that cannot be said."""
+    try:
+        path = node.store.fetch(sha256)
+    except BlobAbsent:
+        return None
+    return path if path.is_file() else None
 
 
 @router.get("/healthz")

@@ -22,7 +22,7 @@ COMMANDS = (
     "study list", "study show", "study retry", "study complete", "delivery list", "delivery retry",
     "peer list", "peer add", "peer remove", "peer echo",
     "label import", "label list", "label imports", "label show", "label set", "label assess", "label box",
-    "label unbox",
+    "label unbox", "blob copy",
     "train launch", "train list", "train show", "train pause", "train resume", "train cancel", "train retry",
     "train schedule", "drift",
 )  # fmt: skip

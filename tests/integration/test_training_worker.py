@@ -21,15 +21,17 @@ from gmic.train.data import FolderSet
 from node import registry, schema, trainings
 from node.config import Settings
 from node.db import Database, now
+from node.errors import Conflict
 from node.learning_models import TrainingRun
 from node.lifecycle import RunState
 from node.models import Run
 from node.trainings import Holder
 from tests.conftest import make_settings
-from tests.support import learning
+from tests.support import learning, versions
 from tests.support.factory import Factory
 from tests.support.services import wait_until
 from tests.unit.gmic.training import TINY
+from workers.comparison import evaluate_version
 from workers.train import TrainingWorker
 from workers.train_watch import Watch
 
@@ -266,6 +268,19 @@ def test_the_cache_keeps_its_limit_and_the_training_its_images(bench: Bench) -> 
     assert row.state == "SUCCEEDED"
     assert (row.error or "").startswith("not evaluated: the test split")
     assert not list((bench.settings.training_root / "images").glob("*/*.npy"))
+
+
+def test_a_data_set_changed_after_the_launch_is_neither_trained_on_nor_measured_on(
+    bench: Bench,
+) -> None:
+    dataset_id = learning.dataset(bench.db, bench.settings, "changed", {"train": 4, "valid": 4})
+    run_id = learning.launch(bench.db, bench.settings, dataset_id)
+    with bench.db.transaction() as session:
+        versions.tamper(session, "changed")
+    assert bench.work(run_id) == "FAILED"
+    assert "data set 'changed' is not what was frozen" in (bench.row(run_id).error or "")
+    with pytest.raises(Conflict, match="data set 'changed' is not what was frozen"):
+        evaluate_version(bench.db, bench.settings, learning.BASE, "changed")
 
 
 def test_an_image_that_can_no_longer_be_read_is_named(bench: Bench) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import func, select, update
 
 from node import relay, trainings
 from node.config import Settings
+from node.datasets.content import content_hash
 from node.db import Database, now
 from node.errors import Conflict, NotFound
 from node.learning_models import Dataset, DatasetItem, Pathology, TrainingEpoch, TrainingRun
@@ -18,6 +19,7 @@ from node.lifecycle import RunState
 from node.models import Outbox, Run, Study
 from node.runs import Failure
 from node.trainings import Holder, Request
+from tests.support import versions
 from tests.support.factory import Factory
 
 HOLDER = Holder("training-1@host", "host")
@@ -30,22 +32,23 @@ WRONG = Failure("DataError", "all images alike", False)
 def dataset_id(db: Database) -> uuid.UUID:
     """A data set with one image a split."""
     found = uuid.uuid4()
+    items = [
+        DatasetItem(
+            dataset_id=found, sop_uid=f"1.2.{number}", sop_class_uid="1", sha256=f"{number}" * 64,
+            study_uid="1.2", patient=f"p{number}", laterality="L", split=split, benign=False,
+            malignant=number == 1, strata={},
+        )
+        for number, split in enumerate(("valid", "train", "test"))
+    ]  # fmt: skip
     with db.transaction() as session:
         session.add(
             Dataset(
-                id=found, name="d", rule={}, content_hash="c" * 64, counts={}, created_by="t",
-                created_at=now(session),
+                id=found, name="d", rule={}, content_hash=content_hash({}, items, []), counts={},
+                created_by="t", created_at=now(session),
             )
         )  # fmt: skip
         session.flush()
-        for number, split in enumerate(("valid", "train", "test")):
-            session.add(
-                DatasetItem(
-                    dataset_id=found, sop_uid=f"1.2.{number}", sop_class_uid="1", sha256=f"{number}" * 64,
-                    study_uid="1.2", patient=f"p{number}", laterality="L", split=split, benign=False,
-                    malignant=number == 1, strata={},
-                )
-            )  # fmt: skip
+        session.add_all(items)
     return found
 
 
@@ -61,6 +64,15 @@ def launch(db: Database, settings: Settings, request: Request) -> tuple[uuid.UUI
     with db.transaction() as session:
         run, fresh = trainings.request(session, request, settings, "ann", now(session))
         return run.id, fresh
+
+
+def test_a_data_set_that_is_not_what_was_frozen_is_not_trained_on(
+    db: Database, any_settings: Settings, dataset_id: uuid.UUID
+) -> None:
+    with db.transaction() as session:
+        versions.tamper(session, "d")
+    with pytest.raises(Conflict, match="data set 'd' is not what was frozen"):
+        launch(db, any_settings, wanted(dataset_id))
 
 
 def row(db: Database, run_id: uuid.UUID) -> TrainingRun:

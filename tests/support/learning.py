@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 import uuid
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from gmic.weights import WeightsInfo
 from node import trainings
 from node.blobs import BlobStore
 from node.config import Settings
+from node.datasets.content import content_hash
 from node.db import Database, now
 from node.learning_models import Dataset, DatasetItem, ModelVersion, TrainingEpoch, TrainingRun
 from tests.support.services import wait_until
@@ -55,7 +55,7 @@ def dataset(
     db: Database, settings: Settings, name: str = "tiny", splits: dict[str, int] | None = None
 ) -> uuid.UUID:
     """A frozen data set of phantoms whose objects lie in the blob store; every second breast is malignant."""
-    blobs = BlobStore(settings.blob_root, settings.spool)
+    blobs = BlobStore.of(settings)
     items = []
     numbers = iter(range(1000))
     for split, count in (splits or SPLITS).items():
@@ -72,10 +72,9 @@ def dataset(
                     birads=4 if malignant else 1, strata={},
                 )
             )  # fmt: skip
-    rows = sorted(f"{i.sop_uid} {i.sha256} {i.split} {i.benign} {i.malignant}" for i in items)
     found = Dataset(
         id=uuid.uuid4(), name=name, rule={}, counts={}, created_by="tests",
-        content_hash=hashlib.sha256("\n".join(rows).encode()).hexdigest(),
+        content_hash=content_hash({}, items, []),
     )  # fmt: skip
     with db.transaction() as session:
         found.created_at = now(session)
@@ -96,7 +95,7 @@ def base_version(
     path = settings.home / f"{name}.safetensors"
     info = WeightsInfo(name, "1", "", True, "For tests.", 0.5, config)
     weights.save(model, path, info)
-    blobs = BlobStore(settings.blob_root, settings.spool)
+    blobs = BlobStore.of(settings)
     return register_file(db, blobs, path, "tests", "for tests")
 
 

@@ -9,11 +9,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
 from gmic import weights
 from gmic.config import GMIC3DConfig
 from node import registry
+from node.datasets import store
+from node.datasets.content import content_hash
 from node.db import now
 from node.learning_models import Dataset, DatasetItem, Evaluation, ModelVersion
 from node.registry import Facts
@@ -58,7 +61,7 @@ def freeze(
     at = changed.pop("at", datetime.now(UTC))
     rule = {**RULE, **changed}
     row = Dataset(
-        id=uuid.uuid4(), name=name, rule=rule, content_hash=uuid.uuid4().hex * 2, counts={},
+        id=uuid.uuid4(), name=name, rule=rule, content_hash=content_hash(rule, items, []), counts={},
         created_by="tester", created_at=at,
     )  # fmt: skip
     session.add(row)
@@ -68,6 +71,14 @@ def freeze(
         session.add(item)
     session.flush()
     return row
+
+
+def tamper(session: Session, name: str) -> None:
+    """Add an image to a frozen data set, behind the node's back."""
+    found = store.find(session, name)
+    item = store.items(session, found.id)[0]
+    values = {c.key: getattr(item, c.key) for c in DatasetItem.__table__.columns}
+    session.execute(insert(DatasetItem), [{**values, "sop_uid": "1.2.3.4.5"}])
 
 
 def evaluate(

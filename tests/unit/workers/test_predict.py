@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,7 @@ def test_what_is_loaded_is_what_runs_are_queued_for(quick: Settings) -> None:
 @pytest.mark.parametrize("ahead", [False, True])
 def test_decoding_ahead_changes_nothing_but_time(inputs: Path, ahead: bool) -> None:
     paths = [inputs / "copy.dcm", inputs / "notes.txt", next((inputs / "bad").glob("*.dcm"))]
-    sources = [Source(path, path.name, "") for path in paths]
+    sources = [Source(partial(Path, path), path.name, "") for path in paths]
     found = list(decoded(sources, Stopwatch(), ahead=ahead))
     assert [source for source, _ in found] == sources
     first, second, third = (decode for _, decode in found)

@@ -14,6 +14,9 @@ import pytest
 from dicom_io.errors import ImageRefused, RefusalCode, UnreadableDataset
 from gmic.errors import DeviceMemoryError, InputError, WeightsError
 from node.errors import (
+    BlobAbsent,
+    BlobDamaged,
+    BlobStoreUnavailable,
     ConfigError,
     DatabaseUnavailable,
     DiskFull,
@@ -30,6 +33,9 @@ from workers.task import EXIT_STUCK, Check, Job, failure_of, perform, persist
     [
         (DatabaseUnavailable("database does not answer"), "DatabaseUnavailable", True),
         (DiskFull("3 MB left"), "DiskFull", True),
+        (BlobStoreUnavailable("no answer"), "BlobStoreUnavailable", True),
+        (BlobAbsent("not there yet"), "BlobAbsent", True),
+        (BlobDamaged("other bytes"), "BlobDamaged", True),
         (PeerUnavailable("no connection"), "PeerUnavailable", True),
         (UnknownModel("model 'a' is not known"), "UnknownModel", False),
         (WeightsGone("weights of model 'a' are gone"), "WeightsGone", False),
@@ -44,7 +50,8 @@ from workers.task import EXIT_STUCK, Check, Job, failure_of, perform, persist
     ],
 )
 def test_known_errors_keep_their_words(error: Exception, code: str, transient: bool) -> None:
-    outage = code in ("DatabaseUnavailable", "DiskFull")  # no study is to blame
+    outages = ("DatabaseUnavailable", "DiskFull", "BlobStoreUnavailable", "BlobAbsent")
+    outage = code in outages  # no study is to blame
     assert failure_of(error) == Failure(code, str(error), transient, outage)
 
 
