@@ -11,7 +11,6 @@ import typer
 
 from node import doctor as node_doctor
 from node import log, processes, relay, schema
-from node.blobs import BlobStore
 from node.cli import blob, dataset, delivery, drift, label, output, peer, study
 from node.cli.context import database, open_database
 from node.config import load_settings
@@ -67,7 +66,10 @@ def up(ready_fd: ReadyFd = None) -> None:
     """
     settings = load_settings()
     model_version(settings)  # weights that cannot be read are said now, not by a worker's log
-    BlobStore.of(settings)  # and so is a shared store that cannot be one
+    if settings.blob_url:
+        from node.remote import Remote  # fsspec, which one host can do without
+
+        Remote(settings.blob_url)  # and so is a shared store that cannot be one
     if settings.weights is None:
         output.say(
             "no weights configured (TOMONODE_WEIGHTS): the built-in ones answer until a model version is active."

@@ -32,11 +32,16 @@ def make_parcels(folder: Path, count: int, syntax: str = EXPLICIT_LITTLE) -> Par
 
 
 @pytest.fixture
-def hasty(tmp_path: Path) -> Settings:
-    """Settings that wait a second for a peer."""
-    return make_settings(
-        tmp_path, acse_timeout_s=1.0, dimse_timeout_s=1.0, network_timeout_s=1.0, ae_title="SENDER"
-    )
+def sender(tmp_path: Path) -> Settings:
+    """Settings of who sends."""
+    return make_settings(tmp_path, ae_title="SENDER")
+
+
+@pytest.fixture
+def hasty(sender: Settings) -> Settings:
+    """The same, waiting a few seconds for a peer: enough for one that answers on a busy machine."""
+    waits = dict.fromkeys(("acse_timeout_s", "dimse_timeout_s", "network_timeout_s"), 4.0)
+    return sender.model_copy(update=waits)
 
 
 def closed_port() -> int:
@@ -46,10 +51,10 @@ def closed_port() -> int:
         return port
 
 
-def test_each_object_gets_its_answer_over_one_association(hasty: Settings, tmp_path: Path) -> None:
+def test_each_object_gets_its_answer_over_one_association(sender: Settings, tmp_path: Path) -> None:
     parcels = make_parcels(tmp_path, 3)
     with pacs(Script(statuses={2: 0xB000, 3: 0xA700})) as peer:
-        answers = scu.store(peer.destination(), parcels, hasty)
+        answers = scu.store(peer.destination(), parcels, sender)
         assert [(a.accepted, a.status) for a in answers] == [
             (True, "0x0000"),
             (True, "0xB000"),
@@ -61,25 +66,25 @@ def test_each_object_gets_its_answer_over_one_association(hasty: Settings, tmp_p
 
 
 @pytest.mark.parametrize("syntax", TRANSFER_SYNTAXES)
-def test_nothing_is_transcoded(hasty: Settings, tmp_path: Path, syntax: str) -> None:
+def test_nothing_is_transcoded(sender: Settings, tmp_path: Path, syntax: str) -> None:
     [(parcel, path)] = make_parcels(tmp_path, 1, syntax)
     with pacs() as peer:
-        scu.store(peer.destination(), [(parcel, path)], hasty)
+        scu.store(peer.destination(), [(parcel, path)], sender)
         [stored] = peer.stored
     assert stored.transfer_syntax_uid == syntax
     assert stored.content == data_set_bytes(path.read_bytes())
 
 
-def test_a_class_the_peer_does_not_take_is_its_answer(hasty: Settings, tmp_path: Path) -> None:
+def test_a_class_the_peer_does_not_take_is_its_answer(sender: Settings, tmp_path: Path) -> None:
     wanted, unwanted = (
         make_parcels(tmp_path, 1),
         make_parcels(tmp_path, 1, JPEG2000_LOSSLESS),
     )
     with pacs(Script(syntaxes=(IMPLICIT_LITTLE, EXPLICIT_LITTLE))) as peer:
-        answers = scu.store(peer.destination(), [*unwanted, *wanted], hasty)
+        answers = scu.store(peer.destination(), [*unwanted, *wanted], sender)
         assert [(a.accepted, a.status) for a in answers] == [(False, "0x0122"), (True, "0x0000")]
         with pytest.raises(PeerRefused, match="none of the SOP classes"):
-            scu.store(peer.destination(), unwanted, hasty)
+            scu.store(peer.destination(), unwanted, sender)
 
 
 @pytest.mark.parametrize(
@@ -92,31 +97,31 @@ def test_a_class_the_peer_does_not_take_is_its_answer(hasty: Settings, tmp_path:
     ],
 )
 def test_a_rejection_is_permanent_or_not_as_the_peer_says(
-    hasty: Settings, tmp_path: Path, reject: tuple[int, int, int], error: type[Exception]
+    sender: Settings, tmp_path: Path, reject: tuple[int, int, int], error: type[Exception]
 ) -> None:
     with (
         pacs(Script(reject=reject)) as peer,
         pytest.raises(error, match="rejected the association"),
     ):
-        scu.store(peer.destination(), make_parcels(tmp_path, 1), hasty)
+        scu.store(peer.destination(), make_parcels(tmp_path, 1), sender)
 
 
-def test_a_wrong_called_title_is_refused(hasty: Settings, tmp_path: Path) -> None:
+def test_a_wrong_called_title_is_refused(sender: Settings, tmp_path: Path) -> None:
     with pacs() as peer:
         wrong = Destination("pacs", "DICOM", "OTHER", "127.0.0.1", peer.port, None)
         with pytest.raises(PeerRefused, match="Called AE title not recognised"):
-            scu.store(wrong, make_parcels(tmp_path, 1), hasty)
+            scu.store(wrong, make_parcels(tmp_path, 1), sender)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "no-such-host.invalid"])
 def test_a_peer_that_is_not_there_is_unavailable(
-    hasty: Settings, tmp_path: Path, host: str
+    sender: Settings, tmp_path: Path, host: str
 ) -> None:
     gone = Destination("pacs", "DICOM", AE_TITLE, host, closed_port(), None)
     with pytest.raises(PeerUnavailable):
-        scu.store(gone, make_parcels(tmp_path, 1), hasty)
+        scu.store(gone, make_parcels(tmp_path, 1), sender)
     with pytest.raises(PeerUnavailable):
-        scu.echo(gone, hasty)
+        scu.echo(gone, sender)
 
 
 @pytest.mark.parametrize("trouble", ["abort_on", "hang_on"])
@@ -140,21 +145,21 @@ def test_a_peer_that_accepts_connections_and_says_nothing_is_unavailable(
             scu.store(where, make_parcels(tmp_path, 1), hasty)
 
 
-def test_echo(hasty: Settings) -> None:
+def test_echo(sender: Settings) -> None:
     with pacs() as peer:
-        assert scu.echo(peer.destination(), hasty) > 0
+        assert scu.echo(peer.destination(), sender) > 0
     with pacs(Script(reject=(1, 1, 3))) as peer, pytest.raises(PeerRefused):
-        scu.echo(peer.destination(), hasty)
+        scu.echo(peer.destination(), sender)
 
 
-def test_a_blob_that_is_no_dicom_file(hasty: Settings, tmp_path: Path) -> None:
+def test_a_blob_that_is_no_dicom_file(sender: Settings, tmp_path: Path) -> None:
     (parcel, path) = make_parcels(tmp_path, 1)[0]
     path.write_bytes(b"nonsense")
     with pacs() as peer, pytest.raises(UnreadableObject, match="no DICOM file"):
-        scu.store(peer.destination(), [(parcel, path)], hasty)
+        scu.store(peer.destination(), [(parcel, path)], sender)
 
 
-def test_send_files_reports_each_and_goes_on(hasty: Settings, tmp_path: Path) -> None:
+def test_send_files_reports_each_and_goes_on(sender: Settings, tmp_path: Path) -> None:
     good = [path for _, path in make_parcels(tmp_path, 4)]
     bad = tmp_path / "bad.dcm"
     bad.write_text("no DICOM")
@@ -165,7 +170,7 @@ def test_send_files_reports_each_and_goes_on(hasty: Settings, tmp_path: Path) ->
             peer.port,
             AE_TITLE,
             [good[0], bad, *good[1:], tmp_path / "missing.dcm"],
-            hasty,
+            sender,
             lambda result: seen.append(result.path),
         )
         assert len(peer.stored) == 2
@@ -176,14 +181,14 @@ def test_send_files_reports_each_and_goes_on(hasty: Settings, tmp_path: Path) ->
     assert seen == [r.path for r in results]
 
 
-def test_send_files_to_nobody_fails_every_file_at_once(hasty: Settings, tmp_path: Path) -> None:
+def test_send_files_to_nobody_fails_every_file_at_once(sender: Settings, tmp_path: Path) -> None:
     files = [path for _, path in make_parcels(tmp_path, 3)]
-    results = scu.send_files("127.0.0.1", closed_port(), AE_TITLE, files, hasty)
+    results = scu.send_files("127.0.0.1", closed_port(), AE_TITLE, files, sender)
     assert [(r.path, r.accepted) for r in results] == [(path, False) for path in files]
 
 
 def test_more_kinds_of_objects_than_one_association_can_carry(
-    hasty: Settings, tmp_path: Path
+    sender: Settings, tmp_path: Path
 ) -> None:
     files = []
     for number in range(130):
@@ -191,6 +196,6 @@ def test_more_kinds_of_objects_than_one_association_can_carry(
         write_object(path, SOPClassUID=f"1.2.3.{number}" if number else "1.2.840.10008.5.1.4.1.1.7")
         files.append(path)
     with pacs() as peer:
-        results = scu.send_files("127.0.0.1", peer.port, AE_TITLE, files, hasty)
+        results = scu.send_files("127.0.0.1", peer.port, AE_TITLE, files, sender)
     assert len(results) == 130
     assert [r.path for r in results if r.accepted] == files[:1]

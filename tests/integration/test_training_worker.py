@@ -93,10 +93,14 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 def meanwhile(
     bench: Bench, run_id: uuid.UUID, epoch: int, act: Callable[[], None]
 ) -> threading.Thread:
-    """Act once the training has ended so many epochs."""
+    """Act once the training runs and has ended so many epochs, be it before."""
+
+    def there() -> bool:
+        row = bench.row(run_id)
+        return row.state == "RUNNING" and (row.epoch or 0) >= epoch
 
     def wait() -> None:
-        wait_until(lambda: (bench.row(run_id).epoch or 0) >= epoch, 60, f"epoch {epoch}")
+        wait_until(there, 60, f"epoch {epoch}")
         act()
 
     thread = threading.Thread(target=wait)
