@@ -32,7 +32,7 @@ ADIPOSE, GLAND, MUSCLE, SKIN, NOISE, LEAST = 0.22, 0.42, 0.46, 0.40, 0.012, 0.06
 The noise is that of pixels of `NOISE_MM`; larger ones average it. `LEAST` keeps tissue above the
 published crop threshold of 100 from 11 bits on."""
 NOISE_MM = 0.1
-DENSER = 1.35
+DENSER = 1.25
 """Contrast of a malignant lesion over that of a benign one in the same study."""
 RADII = (0.020, 0.034)
 """Least and greatest radius of a lesion, in parts of the frame: 4 to 7 mm in a full one."""

@@ -86,13 +86,14 @@ def attempt(node: WorkerNode, run: uuid.UUID, number: int) -> Path:
 def a_checkpoint_being_written(folder: Path, count: int) -> None:
     """Return while one is, the so-manieth seen: half of a file is there, and the old one beside it."""
     partial = folder / ".checkpoint.partial"
-    end = time.monotonic() + 60
+    end = time.monotonic() + 180
     seen = 0
     while seen < count:
         assert time.monotonic() < end, "no checkpoint was written"
         if partial.exists():
             seen += 1
             if seen < count:
-                wait_until(lambda: not partial.exists(), 10, "the checkpoint", step_s=0.0001)
+                # one that a kill left behind stays until the next is written
+                wait_until(lambda: not partial.exists(), 60, "the checkpoint", step_s=0.0001)
         else:
             threading.Event().wait(0.0001)
