@@ -11,7 +11,7 @@ from PIL import Image
 from dicom_io.dbt import open_image
 from dicom_io.errors import DicomIoError
 from gmic.errors import InputError
-from gmic.evaluate.duke_reader import to_window
+from gmic.evaluate.found import to_window
 from gmic.evaluate.pictures import Reading as Seen
 from gmic.evaluate.pictures import saliency_sheet
 from gmic.evaluate.report import Picture

@@ -109,19 +109,7 @@ def _detection(read: Read, looks: Mapping[str, Look], lesions: Lesions) -> FrocR
             continue
         volume = Volume(item.patient, item.study_uid, item.sop_uid)
         volumes.add(volume)
-        predictions += [
-            Prediction(
-                volume,
-                x=box.col0,
-                width=box.col1 - box.col0,
-                y=box.row0,
-                height=box.row1 - box.row0,
-                z=box.slice_index,
-                depth=1,
-                score=box.score,
-            )
-            for box in look.boxes
-        ]
+        predictions += [box.prediction(volume) for box in look.boxes]
         truth += [_true_box(volume, lesion, look) for lesion in drawn]
     return froc(predictions, truth, volumes)
 

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from gmic.evaluate.duke_reader import FoundBox
+from gmic.evaluate.found import FoundBox
 from gmic.geometry import ReceptiveField
 from gmic.window import WindowTransform
 from workers.models import CODE_VERSION

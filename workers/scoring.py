@@ -10,7 +10,7 @@ from pathlib import Path
 from dicom_io.dbt import MammogramImage
 from dicom_io.errors import DicomIoError
 from gmic.errors import InputError
-from gmic.evaluate.duke_reader import boxes_of, strongest
+from gmic.evaluate.found import boxes_of, strongest
 from gmic.preprocess import Preprocessed, preprocess
 from node.learning_models import DatasetItem
 from workers.looks import Look, LookCache, Scores

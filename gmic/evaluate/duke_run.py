@@ -31,7 +31,6 @@ from gmic.evaluate.duke_reader import VolumeReading
 from gmic.evaluate.duke_report import write_duke_report
 from gmic.evaluate.froc import (
     PREDICTION_COLUMNS,
-    Prediction,
     TrueBox,
     prediction_row,
     read_predictions,
@@ -138,7 +137,7 @@ def _read_all(
                 left_out.append(reading)
                 say(f"left out {reading.name}: {reading.kind}: {reading.detail}")
                 continue
-            _append(boxes, [prediction_row(p) for p in _predictions(image, reading)])
+            _append(boxes, [prediction_row(box.prediction(image.volume)) for box in reading.boxes])
             _append(scores, [table_row(image.scored(reading.scores))])
             if index % 10 == 0 or index == len(waiting):
                 say(f"{index} of {len(waiting)} read")
@@ -166,22 +165,6 @@ def open_oriented(image: DukeImage, open_volume: OpenVolume) -> NDArray[Any]:
     if volume_DHW.ndim != 3 or not volume_DHW.size:
         raise DataError(f"volume is of shape {volume_DHW.shape}; slices, rows, columns are needed")
     return oriented(volume_DHW, image.laterality)
-
-
-def _predictions(image: DukeImage, reading: VolumeReading) -> list[Prediction]:
-    return [
-        Prediction(
-            image.volume,
-            x=box.col0,
-            width=box.col1 - box.col0,
-            y=box.row0,
-            height=box.row1 - box.row0,
-            z=box.slice_index,
-            depth=1,
-            score=box.score,
-        )
-        for box in reading.boxes
-    ]
 
 
 def _guard(path: Path, run: dict[str, str]) -> None:

@@ -14,8 +14,9 @@ from gmic import weights
 from gmic.config import GMIC3DConfig
 from gmic.errors import DataError
 from gmic.evaluate.duke import DukeTables, counted, image_side, oriented, read_duke
-from gmic.evaluate.duke_reader import FoundBox, VolumeReader, boxes_of, strongest
+from gmic.evaluate.duke_reader import VolumeReader
 from gmic.evaluate.duke_run import evaluate_duke
+from gmic.evaluate.found import FoundBox, boxes_of, strongest
 from gmic.evaluate.froc import read_predictions
 from gmic.evaluate.scores import read_scores
 from gmic.geometry import PatchBox, ReceptiveField

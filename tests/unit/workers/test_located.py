@@ -9,7 +9,7 @@ import pytest
 
 from dicom_io.dbt import open_image
 from dicom_io.outline import Outline
-from gmic.evaluate.duke_reader import FoundBox
+from gmic.evaluate.found import FoundBox
 from gmic.evaluate.segmentation import segmentation_score
 from gmic.geometry import ReceptiveField
 from gmic.preprocess import preprocess
