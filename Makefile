@@ -51,14 +51,13 @@ STUDY ?= quick
 learn: setup
 	@$(BIN)/python -m gmic.study $(STUDY) --out "$(or $(OUT),study/$(STUDY))" $(ARGS)
 
-# rewrite requirements.lock with the newest versions that pyproject.toml allows
+# rewrite the lock files with the newest versions that pyproject.toml and requirements-s3.in allow
 lock: setup
 	@$(BIN)/pip-compile --quiet --upgrade --extra dev --strip-extras --allow-unsafe --no-header --annotation-style line \
 	  --no-emit-index-url --no-emit-find-links --output-file requirements.lock pyproject.toml
 	@sed -i 's/^\(torch==[0-9.]*\)+cpu/\1/' requirements.lock # any build of that version: CPU or CUDA
-	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["s3-tests"], sep="\n")' | \
-	  $(BIN)/pip-compile --quiet --upgrade --strip-extras --no-header --annotation-style line --constraint requirements.lock \
-	  --no-emit-index-url --no-emit-find-links --output-file requirements-s3.lock -
+	@$(BIN)/pip-compile --quiet --upgrade --strip-extras --no-header --annotation-style line --constraint requirements.lock \
+	  --no-emit-index-url --no-emit-find-links --output-file requirements-s3.lock requirements-s3.in
 
 clean:
 	rm -rf $(VENV) build *.egg-info

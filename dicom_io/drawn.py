@@ -37,7 +37,7 @@ _MODIFIER = "SegmentedPropertyTypeModifierCodeSequence"
 
 
 @dataclass(frozen=True)
-class Drawing:
+class DrawnSegment:
     """One segment on one image. `problem` says why it cannot be used; without one there is an outline.
 
     `label` is None where the segment's property says neither benign nor malignant. `numbered` is False where a frame
@@ -53,12 +53,12 @@ class Drawing:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnObject:
     """A segmentation object: its own UID, the shape of its frames, what is drawn in it."""
 
     sop_uid: str
     shape: tuple[int, int]
-    drawings: tuple[Drawing, ...]
+    drawings: tuple[DrawnSegment, ...]
 
 
 class _Place(NamedTuple):
@@ -67,7 +67,7 @@ class _Place(NamedTuple):
     """Stored, from 0."""
 
 
-def read_drawn(path: Path) -> Drawn:
+def read_drawn(path: Path) -> DrawnObject:
     """Read a segmentation object.
 
     Raises:
@@ -94,7 +94,7 @@ def read_drawn(path: Path) -> Drawn:
         raise InvalidDrawing(
             f"it cannot be read as a Segmentation ({type(error).__name__}); export it again"
         ) from error
-    return Drawn(str(seg.SOPInstanceUID), shape, tuple(found))
+    return DrawnObject(str(seg.SOPInstanceUID), shape, tuple(found))
 
 
 def _frames(seg: Dataset) -> dict[int, list[tuple[int, list[_Place]]]]:
@@ -125,28 +125,30 @@ def _places(groups: Dataset) -> Iterator[_Place]:
 
 def _drawings(
     seg: Segmentation, segment: Dataset, frames: dict[int, list[tuple[int, list[_Place]]]]
-) -> Iterator[Drawing]:
+) -> Iterator[DrawnSegment]:
     """One drawing for each image that a segment lies on; one with a problem where that cannot be told."""
     number = int(segment.SegmentNumber)
     if text(segment, "SegmentAlgorithmType") == "AUTOMATIC":
         why = "an algorithm made it; what a model is measured by is drawn by readers"
-        yield Drawing(number, None, problem=why)
+        yield DrawnSegment(number, None, problem=why)
         return
     stored = frames.get(number, [])
     lost = next((n for n, places in stored if len(places) != 1), None)
     if lost is not None or not stored:
         why = "it has no frame" if lost is None else f"frame {lost} does not name one source frame"
-        yield Drawing(number, None, problem=f"{why} (Derivation Image Sequence); export it with it")
+        yield DrawnSegment(
+            number, None, problem=f"{why} (Derivation Image Sequence); export it with it"
+        )
         return
     for uid in sorted({places[0].sop_uid for _, places in stored}):
         here = [(n, places[0].frame) for n, places in stored if places[0].sop_uid == uid]
         try:
             outline = Outline.of(_masks(seg, here))
         except InvalidDrawing as error:
-            yield Drawing(number, uid, problem=f"{error}; draw it again, or leave it out")
+            yield DrawnSegment(number, uid, problem=f"{error}; draw it again, or leave it out")
             continue
         numbered = all(frame is not None for _, frame in here)
-        yield Drawing(number, uid, _label(segment), outline, numbered)
+        yield DrawnSegment(number, uid, _label(segment), outline, numbered)
 
 
 def _masks(seg: Segmentation, frames: list[tuple[int, int | None]]) -> dict[int, Mask]:

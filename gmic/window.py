@@ -77,10 +77,7 @@ class WindowTransform:
         Raises:
             InputError: The mask is not of the window's shape.
         """
-        if mask_hw.shape != self.window_shape[1:]:
-            raise InputError(
-                f"mask is of shape {mask_hw.shape}; the window is of {self.window_shape[1:]}"
-            )
+        _check_shape(mask_hw, "window", self.window_shape[1:])
         top, left, bottom, right = self.content
         part = mask_hw[top:bottom, left:right].astype(bool)
         frame = np.zeros(self.source_shape[1:], dtype=bool)
@@ -94,10 +91,7 @@ class WindowTransform:
         Raises:
             InputError: The mask is not of the source's shape.
         """
-        if mask_HW.shape != self.source_shape[1:]:
-            raise InputError(
-                f"mask is of shape {mask_HW.shape}; the source is of {self.source_shape[1:]}"
-            )
+        _check_shape(mask_HW, "source", self.source_shape[1:])
         top, left, bottom, right = self.content
         row0, col0, row1, col1 = self.box_to_source(*self.content)
         part = mask_HW[row0:row1, col0:col1]
@@ -108,3 +102,8 @@ class WindowTransform:
     def _turn(self, cols: Coordinate) -> Coordinate:
         """Mirror column coordinates of the source where it was mirrored; its own inverse."""
         return (self.source_shape[2] - 1) - cols if self.flipped else cols
+
+
+def _check_shape(mask: NDArray[np.bool_], what: str, shape: tuple[int, ...]) -> None:
+    if mask.shape != shape:
+        raise InputError(f"mask is of shape {mask.shape}; the {what} is of {shape}")

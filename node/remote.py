@@ -111,7 +111,7 @@ class Remote:
         raise self._absent(sha256)
 
     def probe(self) -> float:
-        """Write, read and remove an object; returns how long it took, in seconds.
+        """Write, read and remove an object, and leave nothing behind; returns how long it took, in seconds.
 
         Raises:
             BlobStoreUnavailable: one of them is not possible.
@@ -119,7 +119,7 @@ class Remote:
         started = time.monotonic()
         key, content = f"{self._root}/probe-{uuid.uuid4().hex}", uuid.uuid4().bytes
         with self._asked():
-            self._mark()
+            self._require_folder()
             self._fs.pipe_file(key, content)
             came_back = self._fs.cat_file(key) == content
             self._fs.rm_file(key)

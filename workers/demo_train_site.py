@@ -23,7 +23,7 @@ from workers.phantom import phantom_views
 SHAPE = (24, 307, 236)
 SPACING_MM, SLICE_MM = 0.8, 2.0
 CONTRAST = (0.55, 0.80)
-"""Of the lesions; the first model learned from 0.9 to 1.3."""
+"""Of benign lesions, malignant ones are denser (`gmic.phantom.DENSER`); the first model learned from 0.9 to 1.3."""
 NOISE = 0.015
 """Deviation of the noise that this site adds, as a fraction of the largest stored value: ten times what there was."""
 STRANGER = "PHANTOM-STRANGER"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dicom_io.phantom import PhantomStudy
+from gmic.study.settings import BETA
 from node.cli import output
 from workers import demo_train_site as site
 from workers import demo_train_tables as tables
@@ -25,7 +26,7 @@ MIN_MALIGNANT = 3
 """Malignant breasts that a promotion by the rule asks for here; a node asks for 10 unless told otherwise."""
 RECIPE = {
     "learning_rate": 1e-4,
-    "beta": 3e-4,
+    "beta": BETA,
     "schedule": "cosine",
     "slice_step": 3,
     "target_smoothing": 0.01,

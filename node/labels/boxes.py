@@ -9,6 +9,7 @@ from typing import NamedTuple, Unpack
 from sqlalchemy import ColumnElement, and_, func, select
 from sqlalchemy.orm import Session
 
+from dicom_io.findings import LABELS
 from dicom_io.header import InstanceHeader, read_header
 from node import timeline
 from node.blobs import BlobStore
@@ -19,14 +20,14 @@ from node.learning_models import Annotation
 from node.models import Instance
 
 
-class Drawing(NamedTuple):
+class KeptMask(NamedTuple):
     """A mask as a row keeps it: the bytes of a `dicom_io.outline.Outline`, and where it was drawn."""
 
     mask: bytes | None = None
     drawn_in: str | None = None
 
 
-_BOX_ALONE = Drawing()
+_NO_MASK = KeptMask()
 
 
 def add_annotation(
@@ -36,7 +37,7 @@ def add_annotation(
     *,
     label: str,
     number: int | None = None,
-    drawing: Drawing = _BOX_ALONE,
+    kept: KeptMask = _NO_MASK,
     withdrawn: bool = False,
     **origin: Unpack[Origin],
 ) -> Annotation | None:
@@ -58,11 +59,11 @@ def add_annotation(
         raise NotFound(f"no box {number} on this image; it has {len(known)}; leave the number out")
     number = number or max(known, default=0) + 1
     newest = known.get(number)
-    if newest is not None and newest.drawn_in != drawing.drawn_in:
+    if newest is not None and newest.drawn_in != kept.drawn_in:
         raise InvalidLabel(
             f"{number} is a mask on this image, drawn in {newest.drawn_in}; withdraw it, then draw a box"
         )
-    values = {**vars(box), "label": label, **drawing._asdict(), "withdrawn": withdrawn}
+    values = {**vars(box), "label": label, **kept._asdict(), "withdrawn": withdrawn}
     if newest is not None and all(getattr(newest, name) == values[name] for name in values):
         return None
     where_from = columns(origin)
@@ -74,7 +75,7 @@ def add_annotation(
     session.add(row)
     session.flush()
     what = "withdrawn" if withdrawn else label
-    kind = "mask" if drawing.mask else "box"
+    kind = "mask" if kept.mask else "box"
     message = f"{kind} {number} on {instance.sop_uid}, revision {row.revision}: {what}"
     timeline.add(session, instance.study_id, origin["at"], "label", message)
     return row
@@ -98,7 +99,7 @@ def withdraw(
     place = Box(last.frame, last.row, last.col, last.height, last.width)
     return add_annotation(
         session, instance, place, label=last.label, number=number,
-        drawing=Drawing(last.mask, last.drawn_in), withdrawn=True, **origin,
+        kept=KeptMask(last.mask, last.drawn_in), withdrawn=True, **origin,
     )  # fmt: skip
 
 
@@ -179,8 +180,8 @@ def _boxes(session: Session, *where: ColumnElement[bool]) -> Sequence[Annotation
 
 
 def _check_box(instance: Instance, box: Box, label: str) -> None:
-    if label not in ("benign", "malignant"):
-        raise InvalidLabel(f"label of a box is {shown(label)}; give benign or malignant")
+    if label not in LABELS:
+        raise InvalidLabel(f"label of a box is {shown(label)}; give {' or '.join(LABELS)}")
     if min(box.frame, box.row, box.col) < 0 or min(box.height, box.width) < 1:
         raise InvalidLabel(
             f"box {box.frame}, {box.row}, {box.col}, {box.height} x {box.width} cannot be; frame, row and column"

@@ -15,20 +15,18 @@ from typing import NamedTuple
 
 from sqlalchemy.orm import Session
 
-from dicom_io.drawn import Drawing as Drawn
-from dicom_io.drawn import read_drawn
+from dicom_io.drawn import DrawnSegment, read_drawn
 from dicom_io.errors import DicomIoError
+from dicom_io.findings import LABELS
 from dicom_io.outline import Outline
 from node.blobs import BlobStore
 from node.db import Database, now
 from node.errors import InvalidLabel, NotFound
-from node.labels.boxes import Drawing, add_annotation, find_image, newest_on, stored_header
+from node.labels.boxes import KeptMask, add_annotation, find_image, newest_on, stored_header
 from node.labels.revisions import lock
 from node.labels.values import Box, name_of
 from node.learning_models import Annotation
 from node.models import Instance
-
-LABELS = ("benign", "malignant")
 
 
 class MaskOutcome(StrEnum):
@@ -108,7 +106,8 @@ class _Taker:
     file: str
     wishes: MaskWishes
 
-    def take(self, drawn: Drawn, seg_uid: str, shape: tuple[int, int]) -> MaskRow:
+    def take(self, drawn: DrawnSegment, seg_uid: str, shape: tuple[int, int]) -> MaskRow:
+        """Write one segment, or say why not; `shape` (rows, columns) is that of the object's frames."""
         drawn_in = f"{seg_uid}#{drawn.segment}"
         try:
             if drawn.problem or drawn.sop_uid is None or drawn.outline is None:
@@ -124,7 +123,7 @@ class _Taker:
         return self._row(drawn, MaskOutcome.WRITTEN, verdict.label, "", row)
 
     def _check(
-        self, image: Instance, drawn: Drawn, outline: Outline, shape: tuple[int, int]
+        self, image: Instance, drawn: DrawnSegment, outline: Outline, shape: tuple[int, int]
     ) -> None:
         header = stored_header(self.blobs, image)
         rows, cols, frames = header.rows or 0, header.columns or 0, image.frames or 1
@@ -144,7 +143,9 @@ class _Taker:
                 " (Referenced Frame Number); export it with them"
             )
 
-    def _judge(self, image: Instance, drawn: Drawn, drawn_in: str, outline: Outline) -> _Verdict:
+    def _judge(
+        self, image: Instance, drawn: DrawnSegment, drawn_in: str, outline: Outline
+    ) -> _Verdict:
         if not self.wishes.dry_run:
             lock(self.session, [image.study_id])
         here = {row.drawn_in: row for row in newest_on(self.session, image)}
@@ -166,13 +167,13 @@ class _Taker:
         return add_annotation(
             self.session, image, Box(frame, *place), label=verdict.label,
             number=verdict.known.number if verdict.known else None,
-            drawing=Drawing(outline.to_bytes(), drawn_in), source=self.wishes.source or self.file,
+            kept=KeptMask(outline.to_bytes(), drawn_in), source=self.wishes.source or self.file,
             author=self.wishes.author, at=now(self.session),
         )  # fmt: skip
 
     def _row(
         self,
-        drawn: Drawn,
+        drawn: DrawnSegment,
         outcome: MaskOutcome,
         label: str | None,
         reason: str,

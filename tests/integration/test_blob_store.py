@@ -118,6 +118,13 @@ def test_a_blob_goes_from_host_to_host_by_a_folder(shared: Path, tmp_path: Path)
     assert sorted(path.name[:5] for path in shared.glob("[!0-9a-f]*")) == ["TOMON"]
 
 
+def test_the_doctor_leaves_nothing_in_a_folder_that_is_not_a_nodes(
+    shared: Path, tmp_path: Path
+) -> None:
+    assert checked(make_settings(tmp_path, blob_url=shared.as_uri())).ok
+    assert not list(shared.iterdir())
+
+
 @pytest.mark.system
 def test_a_blob_goes_from_host_to_host_by_s3(s3: str, tmp_path: Path) -> None:
     digest = the_way_of_a_blob(s3, tmp_path)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
-from dicom_io.drawn import Drawn, read_drawn
+from dicom_io.drawn import DrawnObject, read_drawn
 from dicom_io.errors import InvalidDrawing
 from dicom_io.outline import Outline
 from dicom_io.phantom import PhantomView, write_study
@@ -26,7 +26,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_study(tmp_path_factory.mktemp("image"), [view], seed=11).files[0]
 
 
-def only(drawn: Drawn) -> Outline:
+def only(drawn: DrawnObject) -> Outline:
     """The outline of an object with one drawing."""
     [drawing] = drawn.drawings
     assert drawing.problem == ""
