@@ -121,7 +121,7 @@ def test_stops_also_when_the_kernel_gives_the_signal_to_another_thread(settings:
         }
         time.sleep(0.5)  # the main thread is waiting by now
         assert ctypes.CDLL(None).tgkill(process.pid, others.pop(), signal.SIGTERM) == 0
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
 
 
 def test_logs_name_no_patient(settings: Settings, tmp_path: Path) -> None:

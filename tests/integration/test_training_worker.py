@@ -346,7 +346,7 @@ def test_inference_goes_before_training(bench: Bench) -> None:
     with bench.db.transaction() as session:
         values = {"state": RunState.SUPERSEDED}
         session.execute(update(Run).where(Run.id == inference).values(values))
-    assert passed.wait(10)
+    assert passed.wait(60)
     thread.join()
     assert watch.clock.used_s() - used_s < 0.5  # waiting is no computing
     with bench.db.transaction() as session:

@@ -44,7 +44,7 @@ def test_a_process_serves_and_ends_cleanly_on_sigterm(settings: Settings, tmp_pa
             with httpx.Client(base_url=str(started["url"])) as client:
                 assert client.get("/healthz").json()["status"] == "ok"
                 process.send_signal(signal.SIGTERM)
-                assert process.wait(timeout=20) == 0
+                assert process.wait(timeout=60) == 0
         finally:
             process.kill()
             process.wait()

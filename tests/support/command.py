@@ -97,7 +97,7 @@ def started(*arguments: str | Path, env: dict[str, str], output: Path) -> Iterat
         process.wait()
 
 
-def all_gone(processes: Sequence[psutil.Process], within_s: float = 20) -> bool:
+def all_gone(processes: Sequence[psutil.Process], within_s: float = 60) -> bool:
     """Whether all of these processes end within a while."""
     end = time.monotonic() + within_s
     while time.monotonic() < end:

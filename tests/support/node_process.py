@@ -91,8 +91,8 @@ class NodeProcess:
         assert self._process is not None
         children = psutil.Process(self._process.pid).children(recursive=True)
         self._process.kill()
-        self._process.wait(timeout=30)
-        _, alive = psutil.wait_procs(children, timeout=20)
+        self._process.wait(timeout=60)
+        _, alive = psutil.wait_procs(children, timeout=60)
         assert not alive, f"children outlived `up`: {[child.cmdline() for child in alive]}"
 
     def stop(self) -> int:

@@ -55,7 +55,7 @@ def orthanc(folder: Path) -> Iterator[httpx.Client]:
     finally:
         client.close()
         server.terminate()
-        server.wait(30)
+        server.wait(60)
 
 
 def _answers(client: httpx.Client) -> bool:

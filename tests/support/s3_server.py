@@ -43,7 +43,7 @@ def s3_server(port: int = 0) -> Iterator[str]:
         yield address
     finally:
         server.kill()
-        server.wait(timeout=20)
+        server.wait(timeout=60)
         assert server.stdin is not None
         server.stdin.close()
 

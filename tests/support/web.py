@@ -24,12 +24,12 @@ def served(settings: Settings) -> Iterator[httpx.Client]:
     thread.start()
     base = f"http://127.0.0.1:{port}"
     try:
-        with httpx.Client(base_url=base, headers={"Origin": base}, timeout=30) as client:
+        with httpx.Client(base_url=base, headers={"Origin": base}, timeout=60) as client:
             wait_until(lambda: _answers(client), 20, "the web server to answer")
             yield client
     finally:
         stop.set()
-        thread.join(timeout=20)
+        thread.join(timeout=60)
         assert not thread.is_alive(), "the web server did not stop"
 
 

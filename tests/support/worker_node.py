@@ -58,7 +58,7 @@ class WorkerProcess:
     def kill(self) -> None:
         """kill -9."""
         self._process.kill()
-        self._process.wait(timeout=30)
+        self._process.wait(timeout=60)
 
     def terminate(self) -> int:
         """SIGTERM; returns the exit code."""
@@ -100,7 +100,7 @@ class WorkerNode:
         """kill -9 of the broker, with everything in it."""
         if self._redis is not None:
             self._redis.kill()
-            self._redis.wait(timeout=20)
+            self._redis.wait(timeout=60)
             self._redis = None
 
     def start(self, queue: str) -> WorkerProcess:
