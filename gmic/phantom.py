@@ -32,7 +32,7 @@ ADIPOSE, GLAND, MUSCLE, SKIN, NOISE, LEAST = 0.22, 0.42, 0.46, 0.40, 0.012, 0.06
 The noise is that of pixels of `NOISE_MM`; larger ones average it. `LEAST` keeps tissue above the
 published crop threshold of 100 from 11 bits on."""
 NOISE_MM = 0.1
-DENSER = 1.25
+DENSER = 1.05
 """Contrast of a malignant lesion over that of a benign one in the same study."""
 RADII = (0.020, 0.034)
 """Least and greatest radius of a lesion, in parts of the frame: 4 to 7 mm in a full one."""
@@ -50,7 +50,8 @@ class PhantomSpec:
         spacing_mm: Distance of rows and of columns (mm).
         slice_mm: Distance of slices (mm).
         lesions: What to put in.
-        distractors: Whether to add what resembles lesions: islands of gland, knots, specks.
+        distractors: Contrast of what resembles lesions (islands of gland, knots, specks), in multiples of the
+            usual one; 0 for none.
         bits: Bits stored, 10 to 16.
     """
 
@@ -61,7 +62,7 @@ class PhantomSpec:
     spacing_mm: float = 0.1
     slice_mm: float = 1.0
     lesions: tuple[LesionSpec, ...] = ()
-    distractors: bool = True
+    distractors: float = 1.0
     bits: int = 12
 
     def __post_init__(self) -> None:
@@ -73,6 +74,7 @@ class PhantomSpec:
             "shape": len(self.shape) == 3 and self.shape[0] >= 1 and min(self.shape[1:]) >= 32,
             "spacing_mm": self.spacing_mm > 0,
             "slice_mm": self.slice_mm > 0,
+            "distractors": self.distractors >= 0,
             "bits": 10 <= self.bits <= 16,
         }
         for name, holds in checks.items():
@@ -101,6 +103,7 @@ def study_plan(
     lesion_breast: str | None = None,
     kind: str = "malignant",
     contrast: float = 1.0,
+    distractors: float = 1.0,
     spacing_mm: float = 0.1,
     slice_mm: float = 1.0,
 ) -> tuple[PhantomSpec, ...]:
@@ -113,6 +116,7 @@ def study_plan(
         lesion_breast: "L", "R" or None for a study without a lesion.
         kind: "malignant", "benign" or "both": one of either at different places.
         contrast: Benign lesion over surroundings, in units of gland over fat; malignant ones have `DENSER` times it.
+        distractors: As in `PhantomSpec`.
         spacing_mm: Distance of rows and of columns (mm).
         slice_mm: Distance of slices (mm).
 
@@ -136,7 +140,9 @@ def study_plan(
     for name in views:
         laterality, _, view = name.partition("-")
         here = tuple(lesions) if laterality == lesion_breast else ()
-        specs.append(PhantomSpec(seed, laterality, view, shape, spacing_mm, slice_mm, here))
+        specs.append(
+            PhantomSpec(seed, laterality, view, shape, spacing_mm, slice_mm, here, distractors)
+        )
     return tuple(specs)
 
 
@@ -200,7 +206,8 @@ def _distract(spec: PhantomSpec, outline: Outline) -> tuple[Lesion, ...]:
         return ()
     radii_mm = lesion_radii_mm(spec.shape, spec.spacing_mm)
     rng = _view_stream(spec, DISTRACTOR_STREAM)
-    return scatter_distractors(outline, spec.shape[0], spec.slice_mm, radii_mm, rng)
+    grid = (spec.shape[0], spec.slice_mm)
+    return scatter_distractors(outline, grid, radii_mm, spec.distractors, rng)
 
 
 def _stored(spec: PhantomSpec, lesions: tuple[Lesion, ...]) -> tuple[Lesion, ...]:

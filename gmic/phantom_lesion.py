@@ -158,18 +158,18 @@ def place_lesion(
 
 def scatter_distractors(
     outline: Outline,
-    depth: int,
-    slice_mm: float,
+    grid: tuple[int, float],
     radius_mm: tuple[float, float],
+    times: float,
     rng: np.random.Generator,
 ) -> tuple[Lesion, ...]:
     """Put islands, knots and specks into a breast; those that find no room are left out.
 
     Args:
         outline: Of the breast, chest wall at the left.
-        depth: Slices.
-        slice_mm: Distance of slices.
+        grid: Number of slices, and their distance (mm).
         radius_mm: Least and greatest radius of a lesion, which islands have too.
+        times: What the usual contrast is multiplied with.
         rng: Where all chance comes from.
     """
     counts = rng.integers((5, 3, 4), (9, 6, 9))
@@ -179,13 +179,13 @@ def scatter_distractors(
             lateral, superior = rng.uniform(-0.95, 0.95, 2)
             anterior, relative = rng.uniform(0.05, 0.95), rng.uniform(0.0, 1.0)
             radius = radius_mm[0] + relative * (radius_mm[1] - radius_mm[0])
-            contrast = rng.uniform(1.0, 1.6)
+            contrast = times * rng.uniform(1.0, 1.6)
             if kind == "speck":
                 radius *= 0.22
             place = (float(lateral), float(superior), float(anterior))
             spec = LesionSpec(kind, float(radius), float(contrast), place)
             try:
-                found.append(place_lesion(spec, outline, depth, slice_mm, rng))
+                found.append(place_lesion(spec, outline, *grid, rng))
             except InputError:
                 continue
     return tuple(found)
@@ -234,7 +234,7 @@ def _star(rng: np.random.Generator) -> tuple[tuple[float, float, float], ...]:
     """Spicules of a malignant mass: many, all round, of different lengths."""
     count = int(rng.integers(11, 17))
     angles = (np.arange(count) + rng.uniform(-0.35, 0.35, count)) * 2 * np.pi / count
-    lengths, widths = rng.uniform(1.7, 2.7, count), rng.uniform(0.4, 0.9, count)
+    lengths, widths = rng.uniform(1.7, 2.7, count), rng.uniform(0.8, 1.5, count)
     drawn = zip(angles, lengths, widths, strict=True)
     return tuple((float(a), float(length), float(w)) for a, length, w in drawn)
 

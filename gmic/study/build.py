@@ -97,7 +97,7 @@ def images_for(
     own: ImageSettings = settings.images
     breasts = settings.breasts[split]
     if stage is not None:
-        own = dataclasses.replace(own, contrast=stage.contrast)
+        own = dataclasses.replace(own, lesions=stage.lesions, distractors=stage.distractors)
         # Choosing an epoch of a stage needs no more than a glance.
         breasts = stage.breasts if split == "train" else max(breasts // 2, 10)
     images = PhantomSet(own, split, breasts, cache)

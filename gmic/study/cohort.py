@@ -24,7 +24,7 @@ from gmic.preprocess import preprocess
 from gmic.train.data import Example
 from gmic.window import WindowTransform
 
-VERSION = 5
+VERSION = 6
 """Of the phantom's look; a change makes kept images unusable."""
 SPLIT_SEEDS = {"train": 1_000_000, "valid": 2_000_000, "test": 6_000_000}
 """First seed of each split; a split never has a million breasts, so they share none. Breasts of 3 to 5 million were
@@ -43,6 +43,8 @@ class ImageSettings:
         views: Of each breast.
         contrast: Least and greatest contrast of a benign lesion, drawn for each breast; of a malignant one it is
             `gmic.phantom.DENSER` times that.
+        lesions: What the contrast of lesions is multiplied with.
+        distractors: What that of things that resemble them is multiplied with.
         prevalence: Share of breasts with a benign lesion, and of those with a malignant one.
     """
 
@@ -53,6 +55,8 @@ class ImageSettings:
     views: tuple[str, ...] = ("CC", "MLO")
     contrast: tuple[float, float] = (0.9, 1.3)
     prevalence: float = 0.45
+    lesions: float = 1.0
+    distractors: float = 1.0
 
     @property
     def mean_radius_px(self) -> float:
@@ -64,7 +68,7 @@ def breast_plan(settings: ImageSettings, seed: int) -> tuple[tuple[int, int], li
     """Labels (benign, malignant) of one breast and the specification of each of its views."""
     rng = np.random.default_rng([seed, VERSION])
     benign, malignant = (int(value < settings.prevalence) for value in rng.random(2))
-    contrast = float(rng.uniform(*settings.contrast))
+    contrast = settings.lesions * float(rng.uniform(*settings.contrast))
     side = "LR"[int(rng.integers(2))]
     kind = "both" if benign and malignant else "malignant" if malignant else "benign"
     specs = study_plan(
@@ -74,6 +78,7 @@ def breast_plan(settings: ImageSettings, seed: int) -> tuple[tuple[int, int], li
         lesion_breast=side if benign or malignant else None,
         kind=kind,
         contrast=contrast,
+        distractors=settings.distractors,
         spacing_mm=settings.spacing_mm,
         slice_mm=settings.slice_mm,
     )
@@ -153,9 +158,10 @@ class PhantomSet:
                 spec.view,
                 window_shape=self.settings.window_shape,
             )
-            path.with_suffix(".json").write_text(json.dumps(asdict(transform)))
-            # Others may be making the same image: each writes its own file, whole or not at all.
+            # Others may be making the same image: each writes files of its own, whole or not at all.
             partial = path.with_suffix(f".{os.getpid()}.partial")
+            partial.write_text(json.dumps(asdict(transform)))
+            partial.replace(path.with_suffix(".json"))
             with partial.open("wb") as file:
                 np.save(file, window_DHW.astype(np.float16))
             partial.replace(path)

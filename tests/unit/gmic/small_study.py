@@ -12,7 +12,7 @@ _TRAIN = TrainConfig(epochs=1, batch=4, slice_step=2, metric="mean", learning_ra
 SETTINGS = StudySettings(
     name="small",
     breasts={"train": 10, "valid": 8, "test": 6},
-    stages=(Stage((2.0, 3.0), 10, _TRAIN),),
+    stages=(Stage(2.0, 1.0, 10, _TRAIN),),
     training=_TRAIN,
     seeds=(0,),
     variants=(Variant("projection", "on the projection", projection=True),),

@@ -240,7 +240,7 @@ def test_distractors_are_there_and_no_part_of_the_truth() -> None:
     kinds = {thing.label for thing in phantom.distractors}
     assert phantom.lesions == ()
     assert kinds == {"island", "knot", "speck"}
-    bare = make_phantom(replace(spec, distractors=False))
+    bare = make_phantom(replace(spec, distractors=0.0))
     assert bare.distractors == ()
     brighter = phantom.volume_DHW.astype(np.int64) - bare.volume_DHW
     islands = [thing for thing in phantom.distractors if thing.label == "island"]
