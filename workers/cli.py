@@ -176,10 +176,10 @@ def demo_train(
 
     Everything it starts listens on the loopback interface and stops with it. Research use only, not for clinical use.
     """
+    from workers.demo import DEMONSTRATION
     from workers.demo_train import Size, run_demo_train
-    from workers.demo_train_weights import SHIPPED
 
-    run_demo_train(out, weights or SHIPPED, Size(patients, epochs), load_settings())
+    run_demo_train(out, weights or DEMONSTRATION, Size(patients, epochs), load_settings())
 
 
 def main() -> None:

@@ -32,6 +32,8 @@ from workers.demo_watch import Progress, follow
 from workers.errors import DemoFailed
 from workers.phantom import PhantomPlan, write_phantom
 
+DEMONSTRATION = Path(__file__).parent / "demo_weights" / "gmic3d-phantom-1.safetensors"
+"""Weights that find the lesions of phantoms, and know nothing else; docs/demo-weights.md is their card."""
 _MARK = ".tomonode-demo"
 _MADE = (
     "home", "pacs", "phantom", "pictures", "summary.json", "labels.csv", "evaluation.html", "weights",
@@ -133,6 +135,7 @@ def demo_settings(base: Settings, out: Path) -> Settings:
     return base.model_copy(
         update={
             "home": out / "home",
+            "weights": base.weights or DEMONSTRATION,
             "database_url": "",
             "redis_url": "",
             "listen_host": host,

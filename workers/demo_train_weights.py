@@ -10,8 +10,6 @@ from gmic.model import GMIC3D
 from gmic.study.settings import BINNING, NETWORK
 from node.errors import ConfigError
 
-SHIPPED = Path(__file__).parent / "demo_weights" / "gmic3d-phantom-1.safetensors"
-
 
 def coarse_weights(source: Path, folder: Path, name: str) -> Path:
     """Write the same tensors for windows of the study's size, which are not averaged again; returns the file.
