@@ -198,15 +198,17 @@ _TRAIN = TrainConfig(
     name="gmic3d-phantom",
 )
 
-_EASY = Stage(2.6, 1.0, 150, dataclasses.replace(_PRETRAIN, learning_rate=1.5e-3, epochs=4))
+_EASY = Stage(
+    2.6, 1.0, 150, dataclasses.replace(_PRETRAIN, learning_rate=1.5e-3, epochs=16, goal=0.98)
+)
 """From scratch, lesions must be brighter than all that resembles them: with the contrast of the test, or with
 everything as bright as they are, nothing is learned in the first hundreds of steps. What resembles them then comes
 up to them before all fades, or a model that only learned to look for what is bright has nothing left. Each stage
 starts where the one before ended, with smaller steps: with 1e-3 in all, one seed of three lost malignant lesions."""
 _STAGES = (
     _EASY,
-    Stage(2.2, 1.5, 300, dataclasses.replace(_PRETRAIN, learning_rate=8e-4, epochs=3)),
-    Stage(1.7, 1.5, 300, dataclasses.replace(_PRETRAIN, learning_rate=5e-4, epochs=3)),
+    Stage(2.2, 1.5, 300, dataclasses.replace(_PRETRAIN, learning_rate=8e-4, epochs=6, goal=0.98)),
+    Stage(1.7, 1.5, 300, dataclasses.replace(_PRETRAIN, learning_rate=5e-4, epochs=5, goal=0.98)),
     Stage(1.0, 1.0, 400, dataclasses.replace(_PRETRAIN, learning_rate=3e-4, epochs=6)),
 )
 

@@ -57,7 +57,7 @@ class LoopResult:
         best_epoch: Epoch of the weights kept, from 1.
         best_metric: Its validation metric.
         history: Figures of each epoch: epoch, loss, and what `Task.measure` gave.
-        stopped_early: Whether patience ran out before the epochs did.
+        stopped_early: Whether the goal was reached or patience ran out before the epochs did.
     """
 
     best_epoch: int
@@ -151,7 +151,8 @@ class _Loop:
 
     def _over(self) -> bool:
         waited = self.state.epoch - self.state.best_epoch
-        return self.state.epoch >= self.config.epochs or waited >= self.config.patience
+        reached = self.config.goal is not None and self.state.best_metric >= self.config.goal
+        return self.state.epoch >= self.config.epochs or waited >= self.config.patience or reached
 
     def _epoch(self) -> None:
         """The rest of the epoch the state stands in, its validation, and what is kept of it."""

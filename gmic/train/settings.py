@@ -24,6 +24,7 @@ class TrainConfig:
         beta: Weight of the saliency's L1 norm (equation 7); not used in pre-training.
         epochs: At most this many.
         patience: Stop after this many epochs in a row without a better `metric`.
+        goal: Stop after the first epoch whose `metric` reaches it; None never does.
         batch: Images for one update, over all processes.
         seed: Of every random number.
         schedule: "constant", or "cosine" from `learning_rate` down to 0 after `epochs`.
@@ -43,6 +44,7 @@ class TrainConfig:
     beta: float = 3e-6
     epochs: int = 40
     patience: int = 15
+    goal: float | None = None
     batch: int = 4
     seed: int = 0
     schedule: str = "constant"
@@ -69,6 +71,9 @@ class TrainConfig:
         self._require(positive, "learning_rate", "a finite number above 0")
         self._require(math.isfinite(self.beta) and self.beta >= 0, "beta", "a finite number from 0")
         self._require(0 <= self.target_smoothing < 0.5, "target_smoothing", "in [0, 0.5)")
+        self._require(
+            self.goal is None or 0 < self.goal <= 1, "goal", "above 0 and at most 1, or left out"
+        )
         clip = self.clip_norm
         self._require(clip is None or 0 < clip < math.inf, "clip_norm", "above 0, or left out")
         for name, known in (

@@ -42,7 +42,7 @@ class TrainResult:
         best_epoch: The epoch, from 1.
         best_metric: Its validation AUC.
         history: Figures of each epoch, as in `metrics.jsonl`.
-        stopped_early: Whether patience ran out before the epochs did.
+        stopped_early: Whether the goal was reached or patience ran out before the epochs did.
     """
 
     weights: Path

@@ -16,7 +16,7 @@ from tests.conftest import make_settings
 from tests.support import learning
 from tests.support.databases import Postgres
 from tests.support.services import wait_until
-from tests.support.worker_node import WorkerNode, worker_node
+from tests.support.worker_node import WorkerNode, WorkerProcess, worker_node
 from workers.train import TrainingWorker
 
 CHANGES = (*learning.QUICK, "epochs=10")
@@ -36,25 +36,27 @@ def test_a_killed_training_ends_with_the_weights_of_an_undisturbed_one(
     with worker_node(settings) as node:
         dataset = learning.dataset(node.db, settings)
         learning.base_version(node.db, settings)
-        worker = node.start("training")
-        worker.wait_ready()
+        workers = [node.start("training"), node.start("training")]
+        for worker in workers:
+            worker.wait_ready()
         run = learning.launch(node.db, settings, dataset, CHANGES)
         for kill in range(KILLS):
-            following = node.start("training")  # it waits while the first one trains
             held = attempt(node, run, kill + 1)
             if kill == 0:
                 time.sleep(chance.uniform(0, 1.0))  # importing, or making images
             else:
                 a_checkpoint_being_written(held, chance.randint(1, 12))
-            worker.kill()
-            worker = following
+            holder = next(worker for worker in workers if holds(node, run, worker))
+            holder.kill()
+            workers.remove(holder)
+            workers.append(node.start("training"))  # the other one goes on meanwhile
         learning.wait_state(node.db, run, "SUCCEEDED")
         row, made = learning.training(node.db, run), learning.made(node.db, run)
         assert row.attempt > KILLS  # a busy machine may lose a lease besides
         assert made.sha256 == wanted
         assert [e.metrics for e in learning.epochs(node.db, run)] == figures
         assert made.state == "CANDIDATE"
-        assert "PHANTOM" not in worker.log.read_text().upper()
+        assert "PHANTOM" not in workers[0].log.read_text().upper()
         folder = settings.training_root / "runs" / str(run)
         wait_until(lambda: [path.name for path in folder.iterdir()] == ["log.txt"], 10, "room")
 
@@ -81,6 +83,11 @@ def attempt(node: WorkerNode, run: uuid.UUID, number: int) -> Path:
 
     wait_until(there, 60, f"attempt {number}")
     return node.settings.training_root / "runs" / str(run) / "out" / "fit"
+
+
+def holds(node: WorkerNode, run: uuid.UUID, worker: WorkerProcess) -> bool:
+    """Whether this worker does the training."""
+    return f"-{worker.pid}@" in (learning.training(node.db, run).worker or "")
 
 
 def a_checkpoint_being_written(folder: Path, count: int) -> None:

@@ -24,15 +24,16 @@ from node.db import Database, now
 from node.model_version import model_version
 from node.models import Base, Delivery, Peer, Run, Study
 from node.studies import Arrival
-from tests.support.services import wait_until
+from tests.support.services import PATIENCE, wait_until
 
 _Row = TypeVar("_Row", bound=Base)
 
-_PROGRAM = """
+_PROGRAM = f"""
 import sys
 from node.config import load_settings
-from workers.app import run_worker
-sys.exit(run_worker(load_settings(), sys.argv[1], lambda: print("ready", flush=True)))
+from workers import app
+app.SHUTDOWN_S *= {PATIENCE}
+sys.exit(app.run_worker(load_settings(), sys.argv[1], lambda: print("ready", flush=True)))
 """
 
 
@@ -51,6 +52,11 @@ class WorkerProcess:
         assert self._process.stdout is not None
         self._out = self._process.stdout
 
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
     def wait_ready(self) -> None:
         """Until it takes messages."""
         assert self._out.readline() == b"ready\n", self.log.read_text()
@@ -63,7 +69,7 @@ class WorkerProcess:
     def terminate(self) -> int:
         """SIGTERM; returns the exit code."""
         self._process.send_signal(signal.SIGTERM)
-        return self._process.wait(timeout=60)
+        return self._process.wait(timeout=120)
 
     def exit_code(self) -> int | None:
         """None while it runs."""

@@ -142,6 +142,15 @@ def test_it_stops_after_patience_and_keeps_the_first_of_equals(tmp_path: Path) -
     assert task.saved == [1, 2]
 
 
+def test_it_stops_once_the_goal_is_reached(tmp_path: Path) -> None:
+    task = _Scripted([0.5, 0.7, 0.9, 0.8, 1.0])
+    result = loop.run(task, TrainConfig(epochs=5, goal=0.9, batch=2), tmp_path)
+    assert result.stopped_early
+    assert (len(result.history), result.best_epoch) == (3, 3)
+    again = loop.run(task, TrainConfig(epochs=5, goal=0.9, batch=2), tmp_path, resume=True)
+    assert again == result, "a training that reached its goal is over"
+
+
 def test_an_epoch_takes_every_image_once_in_a_new_order(tmp_path: Path) -> None:
     task = _Scripted([0.5] * 40)
     result = loop.run(task, TrainConfig(epochs=4, batch=2), tmp_path)
@@ -183,6 +192,8 @@ def test_sets_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
         ("beta", -1.0),
         ("epochs", 0),
         ("patience", 1.5),
+        ("goal", 0.0),
+        ("goal", 1.5),
         ("batch", True),
         ("seed", -1),
         ("schedule", "linear"),
