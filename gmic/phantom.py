@@ -50,8 +50,8 @@ class PhantomSpec:
         spacing_mm: Distance of rows and of columns (mm).
         slice_mm: Distance of slices (mm).
         lesions: What to put in.
-        distractors: Contrast of what resembles lesions (islands of gland, knots, specks), in multiples of the
-            usual one; 0 for none.
+        distractor_factor: What the contrast of things that resemble lesions (islands of gland, knots, specks) is
+            multiplied with; 0 for none of them.
         bits: Bits stored, 10 to 16.
     """
 
@@ -62,7 +62,7 @@ class PhantomSpec:
     spacing_mm: float = 0.1
     slice_mm: float = 1.0
     lesions: tuple[LesionSpec, ...] = ()
-    distractors: float = 1.0
+    distractor_factor: float = 1.0
     bits: int = 12
 
     def __post_init__(self) -> None:
@@ -74,7 +74,7 @@ class PhantomSpec:
             "shape": len(self.shape) == 3 and self.shape[0] >= 1 and min(self.shape[1:]) >= 32,
             "spacing_mm": self.spacing_mm > 0,
             "slice_mm": self.slice_mm > 0,
-            "distractors": self.distractors >= 0,
+            "distractor_factor": self.distractor_factor >= 0,
             "bits": 10 <= self.bits <= 16,
         }
         for name, holds in checks.items():
@@ -103,7 +103,6 @@ def study_plan(
     lesion_breast: str | None = None,
     kind: str = "malignant",
     contrast: float = 1.0,
-    distractors: float = 1.0,
     spacing_mm: float = 0.1,
     slice_mm: float = 1.0,
 ) -> tuple[PhantomSpec, ...]:
@@ -116,7 +115,6 @@ def study_plan(
         lesion_breast: "L", "R" or None for a study without a lesion.
         kind: "malignant", "benign" or "both": one of either at different places.
         contrast: Benign lesion over surroundings, in units of gland over fat; malignant ones have `DENSER` times it.
-        distractors: As in `PhantomSpec`.
         spacing_mm: Distance of rows and of columns (mm).
         slice_mm: Distance of slices (mm).
 
@@ -140,9 +138,7 @@ def study_plan(
     for name in views:
         laterality, _, view = name.partition("-")
         here = tuple(lesions) if laterality == lesion_breast else ()
-        specs.append(
-            PhantomSpec(seed, laterality, view, shape, spacing_mm, slice_mm, here, distractors)
-        )
+        specs.append(PhantomSpec(seed, laterality, view, shape, spacing_mm, slice_mm, here))
     return tuple(specs)
 
 
@@ -202,12 +198,12 @@ def _place(spec: PhantomSpec, outline: Outline) -> tuple[Lesion, ...]:
 
 
 def _distract(spec: PhantomSpec, outline: Outline) -> tuple[Lesion, ...]:
-    if not spec.distractors:
+    if not spec.distractor_factor:
         return ()
     radii_mm = lesion_radii_mm(spec.shape, spec.spacing_mm)
     rng = _view_stream(spec, DISTRACTOR_STREAM)
     grid = (spec.shape[0], spec.slice_mm)
-    return scatter_distractors(outline, grid, radii_mm, spec.distractors, rng)
+    return scatter_distractors(outline, grid, radii_mm, spec.distractor_factor, rng)
 
 
 def _stored(spec: PhantomSpec, lesions: tuple[Lesion, ...]) -> tuple[Lesion, ...]:

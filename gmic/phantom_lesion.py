@@ -160,7 +160,7 @@ def scatter_distractors(
     outline: Outline,
     grid: tuple[int, float],
     radius_mm: tuple[float, float],
-    times: float,
+    factor: float,
     rng: np.random.Generator,
 ) -> tuple[Lesion, ...]:
     """Put islands, knots and specks into a breast; those that find no room are left out.
@@ -169,7 +169,7 @@ def scatter_distractors(
         outline: Of the breast, chest wall at the left.
         grid: Number of slices, and their distance (mm).
         radius_mm: Least and greatest radius of a lesion, which islands have too.
-        times: What the usual contrast is multiplied with.
+        factor: What their usual contrast is multiplied with.
         rng: Where all chance comes from.
     """
     counts = rng.integers((5, 3, 4), (9, 6, 9))
@@ -179,7 +179,7 @@ def scatter_distractors(
             lateral, superior = rng.uniform(-0.95, 0.95, 2)
             anterior, relative = rng.uniform(0.05, 0.95), rng.uniform(0.0, 1.0)
             radius = radius_mm[0] + relative * (radius_mm[1] - radius_mm[0])
-            contrast = times * rng.uniform(1.0, 1.6)
+            contrast = factor * rng.uniform(1.0, 1.6)
             if kind == "speck":
                 radius *= 0.22
             place = (float(lateral), float(superior), float(anterior))

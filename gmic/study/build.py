@@ -97,7 +97,11 @@ def images_for(
     own: ImageSettings = settings.images
     breasts = settings.breasts[split]
     if stage is not None:
-        own = dataclasses.replace(own, lesions=stage.lesions, distractors=stage.distractors)
+        own = dataclasses.replace(
+            own,
+            lesion_factor=stage.lesion_factor,
+            distractor_factor=stage.distractor_factor,
+        )
         # Choosing an epoch of a stage needs no more than a glance.
         breasts = stage.breasts if split == "train" else max(breasts // 2, 10)
     images = PhantomSet(own, split, breasts, cache)

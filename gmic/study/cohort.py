@@ -43,8 +43,8 @@ class ImageSettings:
         views: Of each breast.
         contrast: Least and greatest contrast of a benign lesion, drawn for each breast; of a malignant one it is
             `gmic.phantom.DENSER` times that.
-        lesions: What the contrast of lesions is multiplied with.
-        distractors: What that of things that resemble them is multiplied with.
+        lesion_factor: What the contrast of lesions is multiplied with.
+        distractor_factor: What that of things that resemble them is multiplied with.
         prevalence: Share of breasts with a benign lesion, and of those with a malignant one.
     """
 
@@ -55,8 +55,8 @@ class ImageSettings:
     views: tuple[str, ...] = ("CC", "MLO")
     contrast: tuple[float, float] = (0.9, 1.3)
     prevalence: float = 0.45
-    lesions: float = 1.0
-    distractors: float = 1.0
+    lesion_factor: float = 1.0
+    distractor_factor: float = 1.0
 
     @property
     def mean_radius_px(self) -> float:
@@ -68,7 +68,7 @@ def breast_plan(settings: ImageSettings, seed: int) -> tuple[tuple[int, int], li
     """Labels (benign, malignant) of one breast and the specification of each of its views."""
     rng = np.random.default_rng([seed, VERSION])
     benign, malignant = (int(value < settings.prevalence) for value in rng.random(2))
-    contrast = settings.lesions * float(rng.uniform(*settings.contrast))
+    contrast = settings.lesion_factor * float(rng.uniform(*settings.contrast))
     side = "LR"[int(rng.integers(2))]
     kind = "both" if benign and malignant else "malignant" if malignant else "benign"
     specs = study_plan(
@@ -78,11 +78,11 @@ def breast_plan(settings: ImageSettings, seed: int) -> tuple[tuple[int, int], li
         lesion_breast=side if benign or malignant else None,
         kind=kind,
         contrast=contrast,
-        distractors=settings.distractors,
         spacing_mm=settings.spacing_mm,
         slice_mm=settings.slice_mm,
     )
-    return (benign, malignant), list(specs)
+    factor = settings.distractor_factor
+    return (benign, malignant), [replace(spec, distractor_factor=factor) for spec in specs]
 
 
 class PhantomSet:

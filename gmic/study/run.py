@@ -37,8 +37,9 @@ from gmic.train.trainer import train
 from gmic.weights import load
 
 Say = Callable[[str], None]
-_BESIDE = 0.75
-"""Half of them kept one seed of three from learning malignant lesions, whose spicules lie beside the centre."""
+BESIDE = 0.75
+"""Share of its drawn weights that a kernel starts with off its centre. With 0.5 one seed of three did not learn the
+malignant lesions, whose spicules lie off the centre."""
 
 
 def run(
@@ -93,7 +94,7 @@ def _pretrain(
     base = out / "pretrained" / f"{what}-{seed}"
     net = Pretrainer(settings.network, PretrainConfig(pooling="max", target="labels"))
     net.initialise(seed)
-    _start_narrow(net)
+    start_narrow(net)
     _start_head(net, seed)
     for number, stage in enumerate(settings.stages):
         folder = base / f"stage-{number}"
@@ -109,17 +110,17 @@ def _pretrain(
     return net
 
 
-def _start_narrow(net: Pretrainer) -> None:
+def start_narrow(net: Pretrainer) -> None:
     """Let every cell see mostly what it stands for, at first.
 
     Image labels and a maximum leave it open which of the cells that see a lesion answers, and the maps of some seeds
-    came to lie a cell beside it. Kernels that start with `_BESIDE` of their weights off the centre settle it early.
+    came to lie a cell beside it. Kernels that start with `BESIDE` of their weights off the centre settle it early.
     """
     for module in net.modules():
         if isinstance(module, torch.nn.Conv2d) and module.kernel_size == (3, 3):
             with torch.no_grad():
                 centre = module.weight[:, :, 1, 1].clone()
-                module.weight *= _BESIDE
+                module.weight *= BESIDE
                 module.weight[:, :, 1, 1] = centre
 
 

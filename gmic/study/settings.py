@@ -105,14 +105,14 @@ class Stage:
     """A part of the pre-training.
 
     Attributes:
-        lesions: Contrast of lesions, in multiples of the test's.
-        distractors: Contrast of what resembles them, in multiples of the test's.
+        lesion_factor: Contrast of lesions, in multiples of the test's.
+        distractor_factor: Contrast of what resembles them, in multiples of the test's.
         breasts: To learn from.
         training: How it goes.
     """
 
-    lesions: float
-    distractors: float
+    lesion_factor: float
+    distractor_factor: float
     breasts: int
     training: TrainConfig
 
@@ -218,7 +218,7 @@ QUICK = StudySettings(
     stages=(dataclasses.replace(_EASY, breasts=100),),
     training=dataclasses.replace(_TRAIN, epochs=3),
     seeds=(0,),
-    images=ImageSettings(lesions=_EASY.lesions),
+    images=ImageSettings(lesion_factor=_EASY.lesion_factor),
 )
 FULL = StudySettings(
     name="full",

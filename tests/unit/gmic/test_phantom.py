@@ -240,8 +240,11 @@ def test_distractors_are_there_and_no_part_of_the_truth() -> None:
     kinds = {thing.label for thing in phantom.distractors}
     assert phantom.lesions == ()
     assert kinds == {"island", "knot", "speck"}
-    bare = make_phantom(replace(spec, distractors=0.0))
+    bare = make_phantom(replace(spec, distractor_factor=0.0))
     assert bare.distractors == ()
+    doubled = make_phantom(replace(spec, distractor_factor=2.0))
+    for thing, twice in zip(phantom.distractors, doubled.distractors, strict=True):
+        assert twice == replace(thing, contrast=2 * thing.contrast)
     brighter = phantom.volume_DHW.astype(np.int64) - bare.volume_DHW
     islands = [thing for thing in phantom.distractors if thing.label == "island"]
     assert all(

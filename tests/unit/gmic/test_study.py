@@ -15,9 +15,10 @@ from gmic.evaluate.segmentation import SegmentationScore
 from gmic.phantom import make_phantom
 from gmic.study.against import HIGHER, LOWER, SAME, against_main
 from gmic.study.baselines import baseline_scores
-from gmic.study.build import Projected, SigmoidHead, build
+from gmic.study.build import Projected, SigmoidHead, build, images_for
 from gmic.study.cohort import ImageSettings, PhantomSet, breast_plan
 from gmic.study.measure import ImageFinding, examine, find, summarise
+from gmic.study.run import BESIDE, start_narrow
 from gmic.study.settings import (
     BINNING,
     FULL,
@@ -28,6 +29,7 @@ from gmic.study.settings import (
     shipped_config,
     study_settings,
 )
+from gmic.train.pretrain import PretrainConfig, Pretrainer
 from tests.unit.gmic.small_study import IMAGES, SETTINGS
 
 
@@ -55,6 +57,38 @@ def test_labels_say_which_lesions_are_there() -> None:
             }
         seen.add(labels)
     assert seen == {(0, 0), (0, 1), (1, 0), (1, 1)}
+
+
+def test_a_stage_of_the_pre_training_has_contrasts_of_its_own(tmp_path: Path) -> None:
+    stage = dataclasses.replace(SETTINGS.stages[0], lesion_factor=2.5, distractor_factor=1.5)
+    harder = images_for(SETTINGS, MAIN, "train", tmp_path)
+    easier = images_for(SETTINGS, MAIN, "train", tmp_path, stage)
+    assert isinstance(harder, PhantomSet)
+    assert isinstance(easier, PhantomSet)
+    pairs = list(zip(harder.specs, easier.specs, strict=False))
+    assert any(hard.lesions for hard, _ in pairs)
+    for hard, easy in pairs:
+        assert (hard.distractor_factor, easy.distractor_factor) == (1.0, 1.5)
+        for one, other in zip(hard.lesions, easy.lesions, strict=True):
+            assert other.place == one.place
+            assert other.contrast == pytest.approx(2.5 * one.contrast)
+
+
+def test_kernels_start_narrow() -> None:
+    config = PretrainConfig(pooling="max", target="labels")
+    usual, narrow = Pretrainer(SETTINGS.network, config), Pretrainer(SETTINGS.network, config)
+    for net in (usual, narrow):
+        net.initialise(3)
+    start_narrow(narrow)
+    shrunk = 0
+    for (name, one), other in zip(usual.named_parameters(), narrow.parameters(), strict=True):
+        if one.shape[2:] == (3, 3):
+            shrunk += 1
+            assert torch.equal(one[:, :, 1, 1], other[:, :, 1, 1]), name
+            assert torch.equal(one[:, :, 0] * BESIDE, other[:, :, 0]), name
+        else:
+            assert torch.equal(one, other), name
+    assert shrunk >= 6
 
 
 def test_images_are_kept_and_made_again_the_same(tmp_path: Path) -> None:
