@@ -254,7 +254,7 @@ def _tell(story: Story, out: Path, node: DemoNode) -> None:
     output.say(f"received  {len(story.received.files)} files in {out / 'pacs'}")
     output.say(f"summary   {out / 'summary.json'}")
     output.say(f"web page  answered at {node.web_url} and stopped with the demonstration; again:")
-    output.say(f"          TOMONODE_HOME={out / 'home'} tomonode up")
+    output.say(f"          TOMONODE_HOME={out / 'home'} {output.command()} up")
 
 
 @contextmanager

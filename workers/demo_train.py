@@ -108,6 +108,7 @@ def _end(scene: Scene) -> None:
     tables.seconds(seconds)
     output.say()
     paths = {"summary": summary, "evaluation": scene.out / "evaluation.html"}
-    output.fields(paths | {"again": f"TOMONODE_HOME={scene.out / 'home'} tomonode up"})
+    again = f"TOMONODE_HOME={scene.out / 'home'} {output.command()} up"
+    output.fields(paths | {"again": again})
     output.say()
     output.scores_notice(tables.CAVEAT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,11 @@ from rich.text import Text
 RESEARCH_ONLY = "Research use only, not for clinical use."
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def command() -> str:
+    """What to type for `tomonode` in this shell: the environment of `make` is not on the PATH unless activated."""
+    return "tomonode" if shutil.which("tomonode") else sys.argv[0]
 
 
 def say(line: str = "") -> None:
