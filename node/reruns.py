@@ -1,19 +1,21 @@
-"""Reading old studies again with the present model: never by itself, only when an administrator asks for it."""
+"""Reading a study again with the present model: never by itself, only when somebody asks for it."""
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass
 from datetime import date, datetime
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from node import runs, studies
+from node import outbox, studies, timeline
 from node.config import Settings
-from node.db import Database, now
-from node.errors import ConfigError, Conflict
-from node.lifecycle import RunState
+from node.db import Database, now, transition
+from node.errors import ConfigError, Conflict, NotFound
+from node.lifecycle import RunEvent, RunState
 from node.models import Run, Study
+from node.studies import cancel_deliveries, newest_run_id, queue_run
 from node.views.status import with_newest_run
 
 _ENDED = (RunState.SUCCEEDED, RunState.FAILED)
@@ -52,12 +54,45 @@ def older(session: Session, since: date, until: date, model_version: str) -> lis
     )
 
 
+def retry(
+    session: Session, study: Study, settings: Settings, model_version: str, at: datetime
+) -> uuid.UUID:
+    """An operator wants the newest run again: a failed one is queued again, a finished one is replaced by a new run.
+
+    Raises:
+        NotFound: the study has no run yet.
+        Conflict: the newest run is queued or running.
+    """
+    newest = newest_run_id(session, study.id)
+    if newest is None:
+        raise NotFound(f"study {study.study_uid} has no run; it is {study.state}")
+    run = session.get_one(Run, newest)
+    if run.state == RunState.FAILED:
+        transition(
+            session, Run, RunEvent.RETRY, [Run.id == run.id],
+            not_before=at, dispatched_at=at, finished_at=None, max_attempts=run.attempt + settings.max_attempts,
+            model_version=model_version,  # the present one: nobody may hold the old one any more
+        )  # fmt: skip
+        outbox.post(session, outbox.INFER, run.id, at)
+        timeline.add(session, study.id, at, "retry", f"run {run.id} queued again by an operator")
+        return run.id
+    if run.state != RunState.SUCCEEDED:
+        raise Conflict(f"run {run.id} is {run.state}; wait for it, or look at why it waits")
+    transition(session, Run, RunEvent.SUPERSEDE, [Run.id == run.id])
+    cancel_deliveries(session, run.id)
+    new_id = queue_run(session, study.id, run.generation, settings, model_version, at)
+    timeline.add(
+        session, study.id, at, "retry", f"run {new_id} replaces {run.id}, asked for by an operator"
+    )
+    return new_id
+
+
 def rerun(db: Database, study_uid: str, settings: Settings, model_version: str) -> bool:
     """Queue one of these studies for the present version. False: it is being read just now, so nothing was queued."""
     try:
         with db.transaction() as session:
             study = studies.find(session, study_uid)
-            runs.retry(session, study, settings, model_version, now(session))
+            retry(session, study, settings, model_version, now(session))
     except Conflict:
         return False
     return True

@@ -1,4 +1,4 @@
-"""Runs: claim, heartbeat, finish, fail, retry. Fenced by `attempt`: a worker that lost its lease changes nothing."""
+"""Runs: claim, heartbeat, finish, fail. Fenced by `attempt`: a worker that lost its lease changes nothing."""
 
 from __future__ import annotations
 
@@ -15,10 +15,8 @@ from sqlalchemy.orm import Session, aliased
 from node import outbox, timeline
 from node.config import Settings
 from node.db import Database, now, transition
-from node.errors import Conflict, NotFound
 from node.lifecycle import RunEvent, RunState
 from node.models import Artifact, Delivery, ImageResult, Instance, Peer, Run, Study
-from node.studies import cancel_deliveries, newest_run_id, queue_run
 
 
 @dataclass(frozen=True)
@@ -355,36 +353,3 @@ def dispatch_due(session: Session, settings: Settings, at: datetime) -> int:
         outbox.post(session, outbox.INFER, run_id, at)
         session.execute(update(Run).where(Run.id == run_id).values(dispatched_at=at))
     return len(due)
-
-
-def retry(
-    session: Session, study: Study, settings: Settings, model_version: str, at: datetime
-) -> uuid.UUID:
-    """An operator wants the newest run again: a failed one is queued again, a finished one is replaced by a new run.
-
-    Raises:
-        NotFound: the study has no run yet.
-        Conflict: the newest run is queued or running.
-    """
-    newest = newest_run_id(session, study.id)
-    if newest is None:
-        raise NotFound(f"study {study.study_uid} has no run; it is {study.state}")
-    run = session.get_one(Run, newest)
-    if run.state == RunState.FAILED:
-        transition(
-            session, Run, RunEvent.RETRY, [Run.id == run.id],
-            not_before=at, dispatched_at=at, finished_at=None, max_attempts=run.attempt + settings.max_attempts,
-            model_version=model_version,  # the present one: nobody may hold the old one any more
-        )  # fmt: skip
-        outbox.post(session, outbox.INFER, run.id, at)
-        timeline.add(session, study.id, at, "retry", f"run {run.id} queued again by an operator")
-        return run.id
-    if run.state != RunState.SUCCEEDED:
-        raise Conflict(f"run {run.id} is {run.state}; wait for it, or look at why it waits")
-    transition(session, Run, RunEvent.SUPERSEDE, [Run.id == run.id])
-    cancel_deliveries(session, run.id)
-    new_id = queue_run(session, study.id, run.generation, settings, model_version, at)
-    timeline.add(
-        session, study.id, at, "retry", f"run {new_id} replaces {run.id}, asked for by an operator"
-    )
-    return new_id

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from node import registry, reruns, runs, studies, views
+from node import registry, reruns, studies, views
 from node.cli import output
 from node.cli.context import database
 from node.config import load_settings
@@ -127,7 +127,7 @@ def retry(study: Uid) -> None:
     with database(settings) as db, db.transaction() as session:
         found = studies.find(session, study)
         wanted = registry.answering(session, configured)
-        run_id = runs.retry(session, found, settings, wanted, now(session))
+        run_id = reruns.retry(session, found, settings, wanted, now(session))
     output.say(f"run {run_id} is queued")
 
 

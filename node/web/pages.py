@@ -16,7 +16,7 @@ from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session
 from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
 
-from node import deliveries, registry, runs, studies, views
+from node import deliveries, registry, reruns, studies, views
 from node.blobs import BlobStore
 from node.config import Settings
 from node.db import Database, now
@@ -114,7 +114,7 @@ def retry_study(node: Here, request: Request, study_uid: str) -> Response:
     def change(session: Session) -> None:
         found = studies.find(session, study_uid)
         wanted = registry.answering(session, model_version(node.settings))
-        runs.retry(session, found, node.settings, wanted, now(session))
+        reruns.retry(session, found, node.settings, wanted, now(session))
 
     refused = refusal(node, change)
     if refused is not None:

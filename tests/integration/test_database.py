@@ -11,7 +11,7 @@ from alembic import command
 from sqlalchemy import func, select, update
 from sqlalchemy.exc import IntegrityError
 
-from node import deliveries, outbox, relay, runs, schema, studies
+from node import deliveries, outbox, relay, reruns, runs, schema, studies
 from node.config import Settings
 from node.db import Database, now
 from node.errors import BrokerUnavailable, Conflict
@@ -339,12 +339,12 @@ def test_operator_retry_replaces_a_finished_run(db: Database, settings: Settings
     close(db, settings)
     first = only_run(db)
     with pytest.raises(Conflict), db.transaction() as session:
-        runs.retry(session, studies.find(session, "1.2.3"), settings, MODEL, now(session))
+        reruns.retry(session, studies.find(session, "1.2.3"), settings, MODEL, now(session))
     held = runs.claim(db, first.id, "w", settings)
     assert held is not None
     runs.succeed(db, held, outcome(), settings)
     with db.transaction() as session:
-        runs.retry(session, studies.find(session, "1.2.3"), settings, MODEL, now(session))
+        reruns.retry(session, studies.find(session, "1.2.3"), settings, MODEL, now(session))
     fresh = only_run(db)
     assert fresh.id != first.id
     assert fresh.predecessor_id == first.id

@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 from sqlalchemy import select
 
 from dicom_io.phantom import PhantomView, write_study
-from node import model_history, registry, runs, studies
+from node import model_history, registry, reruns, studies
 from node.db import now
 from node.learning_models import ModelVersion
 from node.models import Delivery, Run, Study
@@ -143,7 +143,7 @@ def test_weights_that_are_gone_fail_their_runs_alone(node: WorkerNode, tmp_path:
     with node.db.transaction() as session:
         registry.promote(session, "lost-3", ANN, Terms(), now(session))
         study = studies.find(session, uid)
-        runs.retry(session, study, node.settings, "lost-3", now(session))
+        reruns.retry(session, study, node.settings, "lost-3", now(session))
     again = _ended(node, uid, "lost-3")
     assert again.state == "SUCCEEDED"
     assert again.predecessor_id is not None

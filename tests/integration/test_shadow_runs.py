@@ -88,7 +88,7 @@ def test_a_failed_shadow_run_is_nobodys_problem(factory: Factory) -> None:
         assert page.shadow_runs[0].state == "FAILED"
         # nor does a retry take it for the newest run, or name it as what is replaced
         study = studies.find(session, study_uid)
-        fresh = runs.retry(session, study, factory.settings, UNTRAINED, now(session))
+        fresh = reruns.retry(session, study, factory.settings, UNTRAINED, now(session))
         assert session.get_one(Run, fresh).predecessor_id == found[UNTRAINED].id
 
 
@@ -160,7 +160,7 @@ def test_what_read_in_shadow_may_answer_later(factory: Factory) -> None:
     promoted(factory.db, "trial")
     with factory.db.transaction() as session:
         study = studies.find(session, study_uid)
-        fresh = runs.retry(session, study, factory.settings, "trial", now(session))
+        fresh = reruns.retry(session, study, factory.settings, "trial", now(session))
     factory.succeed(fresh)
     with factory.db.reading() as session:
         page = views.study_page(session, study_uid, factory.settings, now(session))

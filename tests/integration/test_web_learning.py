@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime
 import httpx
 import pytest
 
-from node import registry, runs, studies, trainings
+from node import registry, reruns, studies, trainings
 from node.cli import boundary
 from node.cli.app import app
 from node.config import Settings, child_environment
@@ -344,7 +344,7 @@ def test_a_breast_counts_once_a_version_and_replaced_runs_stay(factory: Factory)
             session, "next", Signed("ann", None, "for a test", True), Terms.of(factory.settings), now(session)
         )  # fmt: skip
         found = studies.find(session, study_uid)
-        runs.retry(session, found, factory.settings, "next", now(session))
+        reruns.retry(session, found, factory.settings, "next", now(session))
     third = factory.newest_run(study_uid)
     assert third is not None
     factory.succeed(third, {"L-CC": 0.4, "L-MLO": 0.4})

@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 
 from dicom_io.header import read_header
 from dicom_io.phantom import PhantomView, write_study
-from node import runs, studies
+from node import reruns, studies
 from node.db import now
 from tests.conftest import make_settings
 from tests.support.pacs import Script, pacs
@@ -147,7 +147,7 @@ def _check_retry_names_its_predecessor(node: WorkerNode, uid: str) -> None:
     first = _report(node, uid)
     with node.db.transaction() as session:
         study = studies.find(session, uid)
-        runs.retry(session, study, node.settings, node.version, now(session))
+        reruns.retry(session, study, node.settings, node.version, now(session))
     node.wait_delivery(uid, "archive", "SENT")
     second = _report(node, uid)
     (document,) = second.PredecessorDocumentsSequence
@@ -236,7 +236,7 @@ def test_a_run_for_a_model_that_nobody_knows_fails_alone(
     assert node.wait_run(healthy, "SUCCEEDED").error is None
     with node.db.transaction() as session:  # the operator's retry queues it for the present model
         study = studies.find(session, uid)
-        runs.retry(session, study, node.settings, node.version, now(session))
+        reruns.retry(session, study, node.settings, node.version, now(session))
     assert node.wait_run(uid, "SUCCEEDED").model_version == node.version
 
 
