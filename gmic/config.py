@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -57,6 +58,8 @@ class GMIC3DConfig:
         Raises:
             ConfigError: A value no model can have; names the field and the value seen.
         """
+        for field in dataclasses.fields(self):  # numpy's numbers are as good as Python's
+            object.__setattr__(self, field.name, _plain(getattr(self, field.name)))
         positive = ("num_patches", "stem_channels", "blocks_per_stage", "norm_groups")
         for name in (*positive, "attention_channels", "binning"):
             self._require(_is_int(getattr(self, name), 1), name, "a whole number above 0")
@@ -70,11 +73,11 @@ class GMIC3DConfig:
         )
         self._require(_is_ints(self.local_channels, 4), "local_channels", "four whole numbers")
         self._require(
-            math.isfinite(self.top_t_fraction) and self.top_t_fraction > 0,
+            _is_number(self.top_t_fraction) and 0 < self.top_t_fraction < math.inf,
             "top_t_fraction",
             "a finite number above 0",
         )
-        stages = len(self.stage_channels)
+        stages = len(self.stage_channels) if isinstance(self.stage_channels, tuple) else 0
         self._require(stages > 0, "stage_channels", "at least one stage")
         self._require(_is_ints(self.stage_channels, stages), "stage_channels", "all above 0")
         self._require(
@@ -115,6 +118,21 @@ class GMIC3DConfig:
             k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
         }
         return cls(**fields)
+
+
+def _plain(value: Any) -> Any:
+    """The value as Python's own number, or as a tuple of such; anything else as it is."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    return tuple(_plain(one) for one in value) if isinstance(value, list | tuple) else value
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_int(value: object, least: int) -> bool:
