@@ -14,6 +14,9 @@ from gmic.errors import ConfigError
 CLASSES = ("benign", "malignant")
 """Order of every class axis in this package."""
 
+PARTS = ("all", "global")
+"""What a model is made of: global and local module, or the global one alone (paper, VII-B, Table II)."""
+
 
 @dataclass(frozen=True)
 class GMIC3DConfig:
@@ -36,6 +39,8 @@ class GMIC3DConfig:
         local_channels: Widths of the local network's four layers; the last is S of equation 4.
         binning: Side of the square of window pixels averaged into one pixel that the networks see.
             Only `patch_size` counts binned pixels; whatever the model gives out counts the window's.
+        parts: One of `PARTS`. With "global" no patch is read and `y_final` is `y_global`; the local
+            network and the attention are there, untrained and unused.
     """
 
     window_shape: tuple[int, int] = (2116, 1339)
@@ -51,6 +56,7 @@ class GMIC3DConfig:
     attention_channels: int = 128
     local_channels: tuple[int, int, int, int] = (64, 128, 256, 512)
     binning: int = 1
+    parts: str = "all"
 
     def __post_init__(self) -> None:
         """Check every value.
@@ -77,6 +83,7 @@ class GMIC3DConfig:
             "top_t_fraction",
             "a finite number above 0",
         )
+        self._require(self.parts in PARTS, "parts", f"one of {', '.join(PARTS)}")
         stages = len(self.stage_channels) if isinstance(self.stage_channels, tuple) else 0
         self._require(stages > 0, "stage_channels", "at least one stage")
         self._require(_is_ints(self.stage_channels, stages), "stage_channels", "all above 0")
@@ -90,6 +97,11 @@ class GMIC3DConfig:
         )
 
     @property
+    def has_local_module(self) -> bool:
+        """Whether patches are read."""
+        return self.parts != "global"
+
+    @property
     def patch_extent(self) -> int:
         """Side of a patch in window pixels."""
         return self.patch_size * self.binning
@@ -101,6 +113,10 @@ class GMIC3DConfig:
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON-ready values; `from_dict` gives the same configuration back."""
         values = dataclasses.asdict(self)
+        if self.has_local_module:
+            del values[
+                "parts"
+            ]  # so files and checkpoints from before there was a choice stay the same
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
     @classmethod
