@@ -74,13 +74,18 @@ def register(session: Session, facts: Facts, by: str, at: datetime) -> ModelVers
 
 def require_free(session: Session, version: str, sha256: str) -> None:
     """Raises Conflict where other weights have the name."""
-    taken = session.execute(
+    if other := holder(session, version, sha256):
+        raise Conflict(
+            f"model {version!r} is there already, with other weights (sha256 {other[:12]}); give another name"
+        )
+
+
+def holder(session: Session, version: str, sha256: str) -> str | None:
+    """Digest of the other weights that have the name; None where it is free, or theirs."""
+    found = session.execute(
         select(ModelVersion.sha256).where(ModelVersion.version == version)
     ).scalar_one_or_none()
-    if taken not in (None, sha256):
-        raise Conflict(
-            f"model {version!r} is there already, with other weights (sha256 {taken[:12]}); give another name"
-        )
+    return None if found == sha256 else found
 
 
 def find(session: Session, version: str) -> ModelVersion:
