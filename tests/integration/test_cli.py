@@ -24,7 +24,7 @@ COMMANDS = (
     "label import", "label list", "label imports", "label show", "label set", "label assess", "label box",
     "label unbox", "blob copy",
     "train launch", "train list", "train show", "train pause", "train resume", "train cancel", "train retry",
-    "train schedule", "drift",
+    "train schedule", "train wait", "drift",
 )  # fmt: skip
 
 ABSENT = "1.2.3.4"
