@@ -6,6 +6,7 @@ A version's weights lie in the blob store under their digest and never change. I
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,12 +19,15 @@ from sqlalchemy.orm import Session
 
 from node import promotion
 from node.db import transition
-from node.errors import Conflict, NotFound
+from node.errors import ConfigError, Conflict, NotFound
+from node.labels.values import name_of
 from node.learning_models import Dataset, Evaluation, ModelDecision, ModelVersion
 from node.lifecycle import ModelEvent, ModelState, RunEvent, RunState, sources_and_target
 from node.model_history import REGISTER, RESTORE, ROLLBACK, previous
 from node.models import Run
 from node.promotion import Evidence, Signed, Terms
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 
 
 @dataclass(frozen=True)
@@ -51,12 +55,19 @@ def register(session: Session, facts: Facts, by: str, at: datetime) -> ModelVers
 
     Raises:
         Conflict: the name is taken by other weights.
+        ConfigError, InvalidLabel: a name, a licence or a person that cannot be written down.
     """
     known = session.execute(
         select(ModelVersion).where(ModelVersion.sha256 == facts.sha256)
     ).scalar()
     if known is not None:
         return known
+    if not _NAME.fullmatch(facts.version):
+        raise ConfigError(
+            f"a model cannot be called {facts.version!r}; give --name with 1 to 128 letters, digits or . _ + -,"
+            " the first a letter or digit"
+        )
+    name_of("--licence", facts.licence)
     require_free(session, facts.version, facts.sha256)
     dictionaries = ("architecture", "preprocessing", "operating_points", "metrics")
     values = {**vars(facts), **{name: dict(getattr(facts, name)) for name in dictionaries}}
@@ -272,6 +283,9 @@ def _drop_waiting(session: Session, version: str, at: datetime) -> None:
 def _record(
     session: Session, row: ModelVersion, event: str, signed: Signed, at: datetime, **change: Any
 ) -> None:
+    for name, person in (("--by", signed.by), ("--approved-by", signed.approved_by)):
+        if person is not None:
+            name_of(name, person)
     decision = ModelDecision(
         version_id=row.id,
         event=event,

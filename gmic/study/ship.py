@@ -21,8 +21,8 @@ from gmic.weights import WeightsInfo, load, save
 NAME, VERSION = "gmic3d-phantom", "1"
 CAVEAT = "The weights learned from computer-made phantoms alone: scores say nothing about patients."
 HIGHEST = 0.9
-"""Of the threshold. Where slices are 1 mm apart, as the demonstration's, lesions peak lower than in the study's, 2 mm apart:
-of 16 views with a lesion, in eight such studies, 11 were marked at 0.99 and 13 at 0.9."""
+"""Of the threshold. Where slices are 1 mm apart, as the demonstration's, lesions peak lower than in the study's, 2 mm
+apart: of 16 views with a lesion, in eight such studies, 11 were marked at 0.99 and 13 at 0.9."""
 SEEN_BELOW = 0.1
 """Share of lesions whose highest cell may lie below the threshold on the card."""
 

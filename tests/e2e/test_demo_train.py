@@ -9,6 +9,7 @@ import json
 import signal
 import subprocess
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,8 @@ class Demonstrated:
 
     @property
     def summary(self) -> dict[str, Any]:
-        return json.loads((self.out / "summary.json").read_text())
+        found: dict[str, Any] = json.loads((self.out / "summary.json").read_text())
+        return found
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +115,7 @@ def test_cron_freezes_trains_and_mails_a_report_and_promotes_nothing(
         (programs / name).chmod(0o755)
     env["PATH"] = f"{programs}:{env['PATH']}"
     quick = [f"--set={name}" for name in ("epochs=1", "slice_step=3", "metric=mean")]
-    command = [CRON_TRAIN, "reader@hospital.example", "1", *quick]
+    command = [str(CRON_TRAIN), "reader@hospital.example", "1", *quick]
 
     def cron() -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -123,13 +125,10 @@ def test_cron_freezes_trains_and_mails_a_report_and_promotes_nothing(
     assert cron().returncode == 0, "not due: every exam was labelled before the last training"
     assert not (tmp_path / "mail").exists()
 
-    new = demonstrated.summary["reports"][0]["study_instance_uid"]
-    (row,) = [
-        study
-        for study in json.loads(tomonode("study", "list", "--json", env=env).stdout)
-        if study["study_uid"] == new
-    ]
-    labelled = tomonode("label", "set", new, "L", "benign", row["study_date"], env=env)
+    report = demonstrated.summary["reports"][0]
+    day = date.fromisoformat(dcmread(demonstrated.out / "pacs" / report["file"]).StudyDate)
+    new = report["study_instance_uid"]
+    labelled = tomonode("label", "set", new, "L", "benign", day.isoformat(), env=env)
     assert labelled.returncode == 0, labelled.stderr
     with started("up", env=env, output=tmp_path / "up") as node:
         node.wait_for("node up", 60)
