@@ -6,7 +6,6 @@ A version's weights lie in the blob store under their digest and never change. I
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,8 +25,6 @@ from node.lifecycle import ModelEvent, ModelState, RunEvent, RunState, sources_a
 from node.model_history import REGISTER, RESTORE, ROLLBACK, previous
 from node.models import Run
 from node.promotion import Evidence, Signed, Terms
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 
 
 @dataclass(frozen=True)
@@ -62,11 +59,8 @@ def register(session: Session, facts: Facts, by: str, at: datetime) -> ModelVers
     ).scalar()
     if known is not None:
         return known
-    if not _NAME.fullmatch(facts.version):
-        raise ConfigError(
-            f"a model cannot be called {facts.version!r}; give --name with 1 to 128 letters, digits or . _ + -,"
-            " the first a letter or digit"
-        )
+    if name_of("--name", facts.version) != facts.version:
+        raise ConfigError(f"model name {facts.version!r} begins or ends with a space; leave it out")
     name_of("--licence", facts.licence)
     require_free(session, facts.version, facts.sha256)
     dictionaries = ("architecture", "preprocessing", "operating_points", "metrics")

@@ -131,7 +131,7 @@ def test_cron_freezes_trains_and_mails_a_report_and_promotes_nothing(
     labelled = tomonode("label", "set", new, "L", "benign", day.isoformat(), env=env)
     assert labelled.returncode == 0, labelled.stderr
     with started("up", env=env, output=tmp_path / "up") as node:
-        node.wait_for("node up", 60)
+        node.wait_for("node is up", 60)
         done = cron()
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "sent").read_text().split() == ["-t"]

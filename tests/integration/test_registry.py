@@ -55,9 +55,9 @@ def test_the_same_weights_are_one_version(db: Database) -> None:
     assert history(db) == [("a-1", "REGISTER", "CANDIDATE")]
 
 
-@pytest.mark.parametrize("name", ["", " a", "a\n<b>", "ä-1", "-1", "a" * 129])
-def test_a_name_that_nobody_could_type_is_refused(db: Database, name: str) -> None:
-    with pytest.raises(ConfigError, match="cannot be called"), db.transaction() as session:
+@pytest.mark.parametrize("name", ["", " a", "a\n<b>", "a" * 129])
+def test_a_name_that_is_no_line_is_refused(db: Database, name: str) -> None:
+    with pytest.raises((ConfigError, InvalidLabel), match="name"), db.transaction() as session:
         register(session, name)
     assert history(db) == []
 
