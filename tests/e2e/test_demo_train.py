@@ -128,8 +128,9 @@ def test_cron_freezes_trains_and_mails_a_report_and_promotes_nothing(
     report = demonstrated.summary["reports"][0]
     day = date.fromisoformat(dcmread(demonstrated.out / "pacs" / report["file"]).StudyDate)
     new = report["study_instance_uid"]
-    labelled = tomonode("label", "set", new, "L", "benign", day.isoformat(), env=env)
-    assert labelled.returncode == 0, labelled.stderr
+    for side, finding in (("L", "malignant"), ("R", "benign")):
+        labelled = tomonode("label", "set", new, side, finding, day.isoformat(), env=env)
+        assert labelled.returncode == 0, labelled.stderr
     with started("up", env=env, output=tmp_path / "up") as node:
         node.wait_for("node is up", 60)
         done = cron()
