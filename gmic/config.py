@@ -114,9 +114,8 @@ class GMIC3DConfig:
         """All fields as JSON-ready values; `from_dict` gives the same configuration back."""
         values = dataclasses.asdict(self)
         if self.has_local_module:
-            del values[
-                "parts"
-            ]  # so files and checkpoints from before there was a choice stay the same
+            # Files and checkpoints from before there was a choice stay the same.
+            del values["parts"]
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
     @classmethod

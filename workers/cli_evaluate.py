@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
 from node.cli import output
 from node.config import Settings, load_settings
 from node.errors import ConfigError
+from workers.published_options import NumPatches, PercentT, patches_of, top_t_of
 
 app = typer.Typer(
     help="Evaluate models: AUC with intervals, calibration, detection, one HTML page."
 )
-
-Number = TypeVar("Number", int, float)
 
 Out = Annotated[Path, typer.Option("--out", help="Folder for report.json and report.html.")]
 
@@ -79,12 +77,8 @@ def duke(
             dir_okay=False,
         ),
     ] = None,
-    percent_t: Annotated[
-        str, typer.Option(help="t of published checkpoints, one or one a file: 1.51,2.06,...")
-    ] = "",
-    num_patches: Annotated[
-        str, typer.Option(help="K of published checkpoints, one or one a file: 12,8,...")
-    ] = "",
+    percent_t: PercentT = "",
+    num_patches: NumPatches = "",
     draws: Annotated[int, typer.Option(min=0, help="Random augmentations; the paper's 10.")] = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Read so many images now.")] = None,
     pictures: Annotated[
@@ -107,16 +101,9 @@ def duke(
         draws,
         limit,
         pictures,
-        _numbers(percent_t, "--percent-t", float),
-        _numbers(num_patches, "--num-patches", int),
+        top_t_of(percent_t),
+        patches_of(num_patches),
     )
     outcome = run_duke(plan, out, settings_with(engine), output.say)
     output.say(f"{outcome.scored} images scored, {len(outcome.left_out)} left out")
     output.say(f"report in {outcome.report_html}")
-
-
-def _numbers(text: str, option: str, kind: Callable[[str], Number]) -> tuple[Number, ...]:
-    try:
-        return tuple(kind(part) for part in text.split(",") if part.strip())
-    except ValueError:
-        raise ConfigError(f"{option} is {text!r}; give numbers with commas between them") from None

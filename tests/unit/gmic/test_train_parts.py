@@ -24,6 +24,7 @@ from gmic.train.checkpoint import decode
 from gmic.train.initialise import initialise
 from gmic.train.step import plain_step, train_step
 from gmic.train.trainer import train
+from tests.unit.gmic.small import Watched
 from tests.unit.gmic.training import SHORT, TINY, images, tiny_model, write_folder
 
 GLOBAL = dataclasses.replace(TINY, parts="global")
@@ -47,18 +48,6 @@ def _volumes() -> list[NDArray[np.float32]]:
 
 def _gradients(model: GMIC3D) -> dict[str, Tensor]:
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-
-
-class _Watched:
-    """A volume that notes which slices it was asked for."""
-
-    def __init__(self, volume_DHW: NDArray[np.float32]) -> None:
-        self._volume, self.shape = volume_DHW, volume_DHW.shape
-        self.asked: list[int] = []
-
-    def __getitem__(self, index: int) -> NDArray[np.float32]:
-        self.asked.append(index)
-        return np.asarray(self._volume[index])
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.01])
@@ -96,7 +85,7 @@ def test_gradients_equal_plain_autograd(smoothing: float) -> None:
 
 
 def test_no_patch_is_cut_in_training_and_none_in_reading() -> None:
-    model, source = _model().train(), _Watched(_volumes()[0])
+    model, source = _model().train(), Watched(_volumes()[0])
     train_step(model, [source], LABELS[:1], 1e-4, np.random.default_rng(1))
     assert source.asked == [*range(5), *range(5)]
     source.asked.clear()
