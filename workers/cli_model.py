@@ -18,7 +18,7 @@ from node.cli import output
 from node.cli.context import database
 from node.config import Settings, load_settings
 from node.db import Database, now
-from node.errors import NotFound
+from node.errors import ConfigError, NotFound
 from node.learning_models import Evaluation, ModelVersion
 from node.promotion import Signed, Terms
 from workers.published_options import NumPatches, PercentT, patches_of, top_t_of
@@ -120,7 +120,8 @@ def import_(
     settings = load_settings()
     with database(settings) as db:
         row = import_files(db, settings, wanted, by or getpass.getuser())
-    _say(row, as_json, f"weights {row.sha256[:12]}")
+    known = f", known as {row.version} already" if name not in (None, row.version) else ""
+    _say(row, as_json, f"weights {row.sha256[:12]}{known}")
 
 
 @app.command()
@@ -206,6 +207,8 @@ def compare(
     """Measure a version beside another on a locked test split; stopped and called again, it goes on where it was."""
     from workers.comparison import evaluate_version
 
+    if out is not None:
+        _require_place(out)
     settings = load_settings()
     say = (lambda _line: None) if as_json else output.say
     with database(settings) as db:
@@ -253,6 +256,16 @@ def _require_weights(db: Database, settings: Settings, version: str) -> None:
     with db.reading() as session:
         row = registry.find(session, version)
     require(BlobStore.of(settings), version, row.sha256)
+
+
+def _require_place(path: Path) -> None:
+    """Before work that takes long: whether its page can be written.
+
+    Raises:
+        ConfigError: there is no such folder, or the path is one.
+    """
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise ConfigError(f"page {path} cannot be written; give a file in a folder that exists")
 
 
 def _write_page(settings: Settings, row: Evaluation, path: Path) -> None:

@@ -344,6 +344,10 @@ def test_what_cannot_be_compared(bench: Bench) -> None:
 def test_from_the_command_line(bench: Bench, tmp_path: Path) -> None:
     env = environment(bench.settings.home)
     page = tmp_path / "page.html"
+    lost = str(tmp_path / "absent" / "page.html")
+    done = tomonode("model", "compare", "small-2", "--dataset", "d1", "--out", lost, env=env)
+    assert (done.returncode, done.stdout) == (2, ""), "said before anything is measured"
+    assert "page.html cannot be written" in done.stderr
     done = tomonode(
         "model", "compare", "small-2", "small-1", "--dataset", "d1", "--out", str(page), "--json", env=env
     )  # fmt: skip
