@@ -60,6 +60,13 @@ class Settings(BaseSettings):
     disk_reserve_mb: int = Field(2048, ge=0)
     orphan_age_s: float = Field(3600.0, gt=0)
 
+    # TLS of the listener and towards peers (`node.tls`)
+    listen_tls_port: int = Field(0, ge=0, le=65535)  # 0: none
+    listen_tls_only: bool = False  # the plain port then takes associations from this host alone
+    tls_certificate: Path | None = None  # ours, PEM; shown by the TLS port, and to peers that ask
+    tls_key: Path | None = None  # None: in the same file
+    tls_authorities: Path | None = None  # PEM; set: clients of the TLS port must show a certificate
+
     # when a study counts as complete
     quiet_s: float = Field(60.0, ge=0)
     views_quiet_s: float = Field(2.0, ge=0)
@@ -104,6 +111,8 @@ class Settings(BaseSettings):
     # web
     web_host: str = "127.0.0.1"
     web_port: int = Field(8042, ge=0, le=65535)
+    web_certificate: Path | None = None  # PEM; set: HTTPS
+    web_key: Path | None = None  # None: in the same file
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -116,6 +125,13 @@ class Settings(BaseSettings):
                 "a question mark cannot be in it, for it would end the database's file name"
             )
         return path
+
+    @property
+    def web_url(self) -> str:
+        """Where people open the pages."""
+        scheme = "http" if self.web_certificate is None else "https"
+        host = f"[{self.web_host}]" if ":" in self.web_host else self.web_host
+        return f"{scheme}://{host}:{self.web_port}/"
 
     @property
     def db_url(self) -> str:

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from node.errors import ConfigError, DatabaseUnavailable
+from node.exchange_models import CatalogueRow  # noqa: F401  (a table that migrations must know)
 from node.learning_models import ModelVersion, TrainingRun
 from node.lifecycle import Event, sources_and_target
 from node.models import Delivery, Run, Study

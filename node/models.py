@@ -1,6 +1,7 @@
 """The tables (SQLAlchemy 2, typed). Invariants are constraints, so that no code path can break them.
 
-Times are UTC. Patient attributes live in `studies` alone, for matching pathology later, and nowhere in logs.
+Times are UTC. Patient attributes live in `studies` alone, for matching pathology later and for queries, and nowhere in
+logs.
 """
 
 from __future__ import annotations
@@ -102,6 +103,16 @@ class Study(Base):
     patient_id: Mapped[str | None] = mapped_column(String(64))
     accession_number: Mapped[str | None] = mapped_column(String(64))
     study_date: Mapped[str | None] = mapped_column(String(8))
+    # for queries alone (`node.catalogue`); names are also kept folded, as they are compared
+    patient_name: Mapped[str | None] = mapped_column(String(256))
+    patient_name_folded: Mapped[str | None] = mapped_column(Text)
+    patient_birth_date: Mapped[str | None] = mapped_column(String(8))
+    patient_sex: Mapped[str | None] = mapped_column(String(16))
+    study_time: Mapped[str | None] = mapped_column(String(16))
+    study_id: Mapped[str | None] = mapped_column(String(64))
+    study_description: Mapped[str | None] = mapped_column(String(64))
+    referring_physician: Mapped[str | None] = mapped_column(String(256))
+    referring_physician_folded: Mapped[str | None] = mapped_column(Text)
 
     instances: Mapped[list[Instance]] = relationship(back_populates="study")
     runs: Mapped[list[Run]] = relationship(back_populates="study")
@@ -302,6 +313,8 @@ class Peer(Base):
     host: Mapped[str | None] = mapped_column(String(255))
     port: Mapped[int | None]
     url: Mapped[str | None] = mapped_column(Text)
+    tls: Mapped[bool] = mapped_column(default=False, server_default=false())  # of a DICOM peer
+    pin_sha256: Mapped[str | None] = mapped_column(String(64))  # of its certificate (`node.tls`)
     enabled: Mapped[bool] = mapped_column(default=True)
     created_at: Mapped[datetime]
 
