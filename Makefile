@@ -46,7 +46,7 @@ bench: setup
 bench-table1: setup
 	@$(BIN)/python -m tests.bench.table1 $(ARGS)
 
-# what the method learns from image labels, on phantoms: quick takes minutes, STUDY=full some two hours
+# what the method learns from image labels, on phantoms: quick takes minutes, STUDY=full an hour and a half
 STUDY ?= quick
 learn: setup
 	@$(BIN)/python -m gmic.study $(STUDY) --out "$(or $(OUT),study/$(STUDY))" $(ARGS)

@@ -8,8 +8,9 @@ cells lie at the same places, so that their maps can be averaged (`gmic.engine.e
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,6 +123,54 @@ def from_published(paths: Sequence[Path], configs: Sequence[GMIC3DConfig]) -> tu
         weights.load_published(model, path)
         models.append(model)
     return tuple(models)
+
+
+def load_all(
+    paths: Sequence[Path], published: Callable[[], Sequence[GMIC3DConfig]]
+) -> list[Bundle]:
+    """Read files that `save` wrote, or published checkpoints, one bundle a file.
+
+    A published checkpoint gets a card with its file's name and digest, and as version the t and K it is read with, for
+    scores depend on them and the file does not say them.
+
+    Args:
+        paths: All of one kind.
+        published: Gives the configurations of published checkpoints, one a file; not called for others.
+
+    Raises:
+        WeightsError: both kinds together, or see `load` and `gmic.weights.load_published`.
+        ConfigError: see `from_published`, and what `published` raises.
+    """
+    ours = [is_ours(path) for path in paths]
+    if all(ours):
+        return [load(path) for path in paths]
+    if any(ours):
+        raise WeightsError(
+            f"{paths[ours.index(False)]} is no weights file of this program and others are; give files of one kind"
+        )
+    models = from_published(paths, published())
+    return [Bundle((m,), _card(path, m.config)) for path, m in zip(paths, models, strict=True)]
+
+
+def _card(path: Path, config: GMIC3DConfig) -> WeightsInfo:
+    return WeightsInfo(
+        name=path.name,
+        version=f"t={config.top_t_fraction:g} K={config.num_patches}",
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        trained=True,
+        description="A published checkpoint. What it learned from is not known here.",
+        segment_threshold=0.5,
+        config=config,
+    )
+
+
+def called(found: Sequence[Bundle]) -> str:
+    """What a report calls models that answer together."""
+    names = []
+    for one in found:
+        several = f", {len(one.models)} models" if len(one.models) > 1 else ""
+        names.append(f"{one.info.name} {one.info.version} ({one.info.sha256[:12]}{several})")
+    return " + ".join(names)
 
 
 def _member(tensors: Mapping[str, Tensor], n: int) -> dict[str, Tensor]:

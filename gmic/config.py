@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,9 @@ from gmic.errors import ConfigError
 
 CLASSES = ("benign", "malignant")
 """Order of every class axis in this package."""
+
+PARTS = ("all", "global")
+"""What a model is made of: global and local module, or the global one alone (paper, VII-B, Table II)."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class GMIC3DConfig:
         local_channels: Widths of the local network's four layers; the last is S of equation 4.
         binning: Side of the square of window pixels averaged into one pixel that the networks see.
             Only `patch_size` counts binned pixels; whatever the model gives out counts the window's.
+        parts: One of `PARTS`. With "global" no patch is read and `y_final` is `y_global`; the local
+            network and the attention are there, untrained and unused.
     """
 
     window_shape: tuple[int, int] = (2116, 1339)
@@ -50,6 +56,7 @@ class GMIC3DConfig:
     attention_channels: int = 128
     local_channels: tuple[int, int, int, int] = (64, 128, 256, 512)
     binning: int = 1
+    parts: str = "all"
 
     def __post_init__(self) -> None:
         """Check every value.
@@ -57,6 +64,8 @@ class GMIC3DConfig:
         Raises:
             ConfigError: A value no model can have; names the field and the value seen.
         """
+        for field in dataclasses.fields(self):  # numpy's numbers are as good as Python's
+            object.__setattr__(self, field.name, _plain(getattr(self, field.name)))
         positive = ("num_patches", "stem_channels", "blocks_per_stage", "norm_groups")
         for name in (*positive, "attention_channels", "binning"):
             self._require(_is_int(getattr(self, name), 1), name, "a whole number above 0")
@@ -70,11 +79,12 @@ class GMIC3DConfig:
         )
         self._require(_is_ints(self.local_channels, 4), "local_channels", "four whole numbers")
         self._require(
-            math.isfinite(self.top_t_fraction) and self.top_t_fraction > 0,
+            _is_number(self.top_t_fraction) and 0 < self.top_t_fraction < math.inf,
             "top_t_fraction",
             "a finite number above 0",
         )
-        stages = len(self.stage_channels)
+        self._require(self.parts in PARTS, "parts", f"one of {', '.join(PARTS)}")
+        stages = len(self.stage_channels) if isinstance(self.stage_channels, tuple) else 0
         self._require(stages > 0, "stage_channels", "at least one stage")
         self._require(_is_ints(self.stage_channels, stages), "stage_channels", "all above 0")
         self._require(
@@ -85,6 +95,11 @@ class GMIC3DConfig:
             "norm_groups",
             "a divisor of every number of channels",
         )
+
+    @property
+    def has_local_module(self) -> bool:
+        """Whether patches are read."""
+        return self.parts != "global"
 
     @property
     def patch_extent(self) -> int:
@@ -98,6 +113,9 @@ class GMIC3DConfig:
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON-ready values; `from_dict` gives the same configuration back."""
         values = dataclasses.asdict(self)
+        if self.has_local_module:
+            # Files and checkpoints from before there was a choice stay the same.
+            del values["parts"]
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
     @classmethod
@@ -115,6 +133,21 @@ class GMIC3DConfig:
             k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
         }
         return cls(**fields)
+
+
+def _plain(value: Any) -> Any:
+    """The value as Python's own number, or as a tuple of such; anything else as it is."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    return tuple(_plain(one) for one in value) if isinstance(value, list | tuple) else value
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_int(value: object, least: int) -> bool:

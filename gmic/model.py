@@ -30,13 +30,13 @@ class GMIC3DOutput:
     y_global: Tensor
     """(2,) in [0, 1]: mean of the most salient cells (equation 3)."""
     y_local: Tensor
-    """(2,) in (0, 1): what the patches say together (equation 5)."""
+    """(2,) in (0, 1): what the patches say together (equation 5); NaN without a local module."""
     y_final: Tensor
-    """(2,): mean of the two (V-A.3)."""
+    """(2,): mean of the two (V-A.3); `y_global` without a local module (VII-B)."""
     saliency_CDHW: Tensor
     """(2, D, h, w) in [0, 1): saliency of each cell; `GMIC3D.receptive_field` places the cells."""
     patch_slices: Tensor
-    """(K,) int64: slice of each patch, in the order of picking."""
+    """(K,) int64: slice of each patch, in the order of picking; without a local module K is 0."""
     patch_corners: Tensor
     """(K, 2) int64: row and column of each patch's upper left window pixel."""
     patch_attention: Tensor
@@ -117,13 +117,18 @@ class GMIC3D(nn.Module):
             saliency_CDHW = self.saliency_of(batches)
             slices.require_contrast()
             chosen = self.choose_patches(saliency_CDHW, slices.pixels)
-            patches_KHW = self.cut_patches(slices, chosen.slices_K, chosen.corners_K2)
-            y_local, attention_K = self.attention(self.local_network(patches_KHW))
             y_global = top_t_pool(saliency_CDHW, self.config.top_t_fraction)
+            if self.config.has_local_module:
+                patches_KHW = self.cut_patches(slices, chosen.slices_K, chosen.corners_K2)
+                y_local, attention_K = self.attention(self.local_network(patches_KHW))
+                y_final = (y_global + y_local) / 2
+            else:
+                y_local, attention_K = torch.full_like(y_global, torch.nan), y_global.new_zeros(0)
+                y_final = y_global
             return GMIC3DOutput(
                 y_global=y_global,
                 y_local=y_local,
-                y_final=(y_global + y_local) / 2,
+                y_final=y_final,
                 saliency_CDHW=saliency_CDHW,
                 patch_slices=torch.from_numpy(chosen.slices_K),
                 patch_corners=torch.from_numpy(chosen.corners_K2 * self.config.binning),
@@ -188,11 +193,16 @@ class GMIC3D(nn.Module):
     ) -> ChosenPatches:
         """Places of the K patches (Algorithm 1 without its sampling in training).
 
+        Without a local module there are none.
+
         Args:
             saliency_CDHW: Maps (2, D, h, w).
             pixels: Rows and columns of a slice (binned pixels).
             positions_D: The volume's slices the maps belong to, where they are not all of them.
         """
+        if not self.config.has_local_module:
+            none_02 = np.zeros((0, 2), dtype=np.int64)
+            return ChosenPatches(none_02[:, 0], none_02, np.zeros(0))
         rows, cols = saliency_CDHW.shape[2:]
         window = roi.window_cells(self.config.patch_size, pixels, (rows, cols))
         combined = roi.combined_saliency(saliency_CDHW.detach().double().cpu().numpy())

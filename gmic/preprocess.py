@@ -37,6 +37,8 @@ LATERAL_VIEWS = ("MLO", "ML", "LM", "LMO", "SIO", "ISO", "AT")
 """Views that also show the fold below the breast, which the window must reach as well."""
 
 _MIN_STD = np.float32(1e-5)
+_GREATEST = 1e12
+"""Sums of squares of a window of such values still fit float32; 64-bit DICOM values do not come near."""
 _CHUNK = 1 << 18
 """Elements worked on at a time: 1 MiB of float32 stays in the cache."""
 
@@ -71,13 +73,14 @@ def preprocess(
 
     Raises:
         NoBreastError: No voxel lies above the threshold.
-        InputError: Not a volume of finite real numbers, or an unknown laterality or view.
+        InputError: Not a volume of finite real numbers, one without contrast, or an unknown laterality or view.
     """
     _check_arguments(volume_DHW, laterality, view, window_shape)
     flipped = laterality == "R"
     projection = max_projection(volume_DHW)
     turned = projection[:, ::-1] if flipped else projection
     crop = find_crop(turned, threshold)
+    _check_values(volume_DHW, projection)
     row0, col0, row1, col1 = crop.box
     centre = best_centre(
         turned[row0:row1, col0:col1],
@@ -94,6 +97,8 @@ def preprocess(
 def _check_arguments(
     volume_DHW: NDArray[Any], laterality: str, view: str, window_shape: tuple[int, int]
 ) -> None:
+    if not isinstance(volume_DHW, np.ndarray):
+        raise InputError(f"volume is a {type(volume_DHW).__name__}; give a numpy array")
     if volume_DHW.ndim != 3 or volume_DHW.size == 0:
         raise InputError(
             f"volume is of shape {volume_DHW.shape}; give slices, rows and columns, none of them 0"
@@ -107,6 +112,18 @@ def _check_arguments(
         raise InputError(f"view is {view!r}; give one of {known}")
     if min(window_shape) < 1:
         raise InputError(f"window_shape is {window_shape}; give two sizes above 0")
+
+
+def _check_values(volume_DHW: NDArray[Any], projection_HW: NDArray[Any]) -> None:
+    """Refuse what leaves nothing to read: padding would be the only contrast, or sums would overflow."""
+    greatest = projection_HW.max()
+    if greatest == projection_HW.min() and volume_DHW.min() == greatest:
+        raise InputError(f"every voxel of the volume is {greatest:g}; give an image with contrast")
+    for value in (greatest, volume_DHW.min() if volume_DHW.dtype.kind == "f" else 0):
+        if abs(float(value)) > _GREATEST:
+            raise InputError(
+                f"a voxel of the volume is {value:g}; give stored values within {_GREATEST:g} of 0"
+            )
 
 
 def max_projection(volume_DHW: NDArray[Any]) -> NDArray[Any]:

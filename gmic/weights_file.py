@@ -18,6 +18,11 @@ from torch import Tensor
 
 from gmic.errors import WeightsError
 
+# What torch.save writes: a zip archive, or in old files a pickle. A safetensors file may begin with the second by
+# chance, so it is looked at only where a file is none.
+_PICKLED = (b"PK\x03\x04", b"\x80")
+_CONVERT = "convert it with `tomonode model import FILE --name NAME`"
+
 
 def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     """The tensors of a weights file, its card as it is, and the file's SHA-256.
@@ -31,6 +36,10 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     except OSError as error:
         raise WeightsError(f"cannot read weights file {path}: {error.strerror}") from error
     except SafetensorError as error:
+        if data.startswith(_PICKLED):
+            raise WeightsError(
+                f"weights file {path} is a PyTorch checkpoint, not safetensors; {_CONVERT}"
+            ) from error
         raise WeightsError(
             f"weights file {path} is damaged or not safetensors ({error}); copy it again"
         ) from error
@@ -71,5 +80,5 @@ def write_file(path: Path, data: bytes) -> str:
 def no_card(path: Path) -> WeightsError:
     """What to say of a file whose card is not there or is not one."""
     return WeightsError(
-        f"weights file {path} has no gmic card; convert published checkpoints first"
+        f"weights file {path} has no gmic card; if it is a published checkpoint, {_CONVERT}"
     )

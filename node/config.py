@@ -90,6 +90,7 @@ class Settings(BaseSettings):
         None, gt=0, lt=1
     )  # None: the operating point of the weights
     device: str = "auto"
+    engine: Literal["exact", "bfloat16"] = "exact"  # `gmic.inference.ENGINES`; results name it
     threads: int = Field(0, ge=0)  # 0: all cores
     inference_workers: int = Field(0, ge=0)  # of `up`; 0: one a GPU, one where there is no GPU
 

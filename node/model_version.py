@@ -15,6 +15,7 @@ from node.errors import ConfigError
 
 UNTRAINED = "3d-gmic-untrained-seed7"
 UNTRAINED_SEED = 7
+_ZIP = b"PK\x03\x04"  # what torch.save writes; as a length it is beyond the limit
 _HEADER_LIMIT = 16 * 2**20
 
 
@@ -36,6 +37,12 @@ def _card(path: Path) -> dict[str, str]:
     advice = "give a safetensors file made by Tomonode (TOMONODE_WEIGHTS), or none"
     try:
         with path.open("rb") as file:
+            if file.read(4) == _ZIP:
+                raise ConfigError(
+                    f"weights {path} are a PyTorch checkpoint; unset TOMONODE_WEIGHTS, convert it with"
+                    " `tomonode model import FILE --name NAME` and promote that version"
+                )
+            file.seek(0)
             (length,) = struct.unpack("<Q", file.read(8))
             if not 2 <= length <= _HEADER_LIMIT:
                 raise ValueError(f"header of {length} bytes")

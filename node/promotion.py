@@ -2,8 +2,9 @@
 
 With an active version: the newest evaluation compared both on the same locked test images, under the labelling rule in
 force, and the lower end of the paired 95 % interval of the malignant AUC's difference, breast-wise, is not below
--margin. Without one there is nothing to compare with, and the candidate must be better than chance: the lower end of
-its own interval is above 0.5. A few malignant breasts prove nothing either way, so a number of them is asked for.
+-margin. Without one, nothing can be compared with: where the node answers with weights of its settings, these must
+become a version first; where it has untrained ones, the candidate must be better than chance, the lower end of its own
+interval above 0.5. A few malignant breasts prove nothing either way, so a number of them is asked for.
 """
 
 from __future__ import annotations
@@ -21,11 +22,19 @@ _CHANCE = 0.5
 
 @dataclass(frozen=True)
 class Terms:
-    """What is asked of a promotion: the AUC that may be lost, malignant breasts in the test split, two people."""
+    """What is asked of a promotion.
+
+    Attributes:
+        margin: Malignant AUC that may be lost.
+        min_malignant: Malignant breasts in the test split.
+        two_person: Whether somebody else must approve.
+        configured: Weights of the settings answer where no version is active.
+    """
 
     margin: float = 0.02
     min_malignant: int = 10
     two_person: bool = False
+    configured: bool = False
 
     @classmethod
     def of(cls, settings: Settings) -> Terms:
@@ -34,6 +43,7 @@ class Terms:
             settings.promotion_margin,
             settings.promotion_min_malignant,
             settings.two_person_promotion,
+            settings.weights is not None,
         )
 
 
@@ -112,6 +122,11 @@ def refusal(evidence: Evidence | None, active_id: uuid.UUID | None, terms: Terms
 
 def _figures(evidence: Evidence, active_id: uuid.UUID | None, terms: Terms) -> str | None:
     if active_id is None:
+        if terms.configured:
+            return (
+                "the weights of TOMONODE_WEIGHTS answer now, and it is compared with none; import and promote them"
+                " first (tomonode model import), then compare"
+            )
         if evidence.auc_low is None or evidence.auc_low <= _CHANCE:
             return f"its malignant AUC is not above chance: lower end {_figure(evidence.auc_low)}, wanted above 0.5"
         return None

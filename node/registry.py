@@ -18,7 +18,8 @@ from sqlalchemy.orm import Session
 
 from node import promotion
 from node.db import transition
-from node.errors import Conflict, NotFound
+from node.errors import ConfigError, Conflict, NotFound
+from node.labels.values import name_of
 from node.learning_models import Dataset, Evaluation, ModelDecision, ModelVersion
 from node.lifecycle import ModelEvent, ModelState, RunEvent, RunState, sources_and_target
 from node.model_history import REGISTER, RESTORE, ROLLBACK, previous
@@ -51,12 +52,16 @@ def register(session: Session, facts: Facts, by: str, at: datetime) -> ModelVers
 
     Raises:
         Conflict: the name is taken by other weights.
+        ConfigError, InvalidLabel: a name, a licence or a person that cannot be written down.
     """
     known = session.execute(
         select(ModelVersion).where(ModelVersion.sha256 == facts.sha256)
     ).scalar()
     if known is not None:
         return known
+    if name_of("--name", facts.version) != facts.version:
+        raise ConfigError(f"model name {facts.version!r} begins or ends with a space; leave it out")
+    name_of("--licence", facts.licence)
     require_free(session, facts.version, facts.sha256)
     dictionaries = ("architecture", "preprocessing", "operating_points", "metrics")
     values = {**vars(facts), **{name: dict(getattr(facts, name)) for name in dictionaries}}
@@ -74,13 +79,18 @@ def register(session: Session, facts: Facts, by: str, at: datetime) -> ModelVers
 
 def require_free(session: Session, version: str, sha256: str) -> None:
     """Raises Conflict where other weights have the name."""
-    taken = session.execute(
+    if other := holder(session, version, sha256):
+        raise Conflict(
+            f"model {version!r} is there already, with other weights (sha256 {other[:12]}); give another name"
+        )
+
+
+def holder(session: Session, version: str, sha256: str) -> str | None:
+    """Digest of the other weights that have the name; None where it is free, or theirs."""
+    found = session.execute(
         select(ModelVersion.sha256).where(ModelVersion.version == version)
     ).scalar_one_or_none()
-    if taken not in (None, sha256):
-        raise Conflict(
-            f"model {version!r} is there already, with other weights (sha256 {taken[:12]}); give another name"
-        )
+    return None if found == sha256 else found
 
 
 def find(session: Session, version: str) -> ModelVersion:
@@ -267,6 +277,9 @@ def _drop_waiting(session: Session, version: str, at: datetime) -> None:
 def _record(
     session: Session, row: ModelVersion, event: str, signed: Signed, at: datetime, **change: Any
 ) -> None:
+    for name, person in (("--by", signed.by), ("--approved-by", signed.approved_by)):
+        if person is not None:
+            name_of(name, person)
     decision = ModelDecision(
         version_id=row.id,
         event=event,

@@ -83,6 +83,7 @@ def predict(
         typer.Argument(help="DICOM files, or folders, which are searched through.", exists=True),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for the results.")],
+    engine: cli_evaluate.EngineOption = None,
     as_json: output.AsJson = False,
 ) -> None:
     """Read DICOM files, run the model, write SEG, SR, pictures and summary.json: no database, no queue.
@@ -92,7 +93,7 @@ def predict(
     from workers.predict import predict_files
 
     say = (lambda _line: None) if as_json else output.say
-    summary = predict_files(files, out, load_settings(), say)
+    summary = predict_files(files, out, cli_evaluate.settings_with(engine), say)
     if as_json:
         output.as_json(summary)
         return

@@ -18,9 +18,10 @@ from node.cli import output
 from node.cli.context import database
 from node.config import Settings, load_settings
 from node.db import Database, now
-from node.errors import ConfigError, NotFound
+from node.errors import NotFound
 from node.learning_models import Evaluation, ModelVersion
 from node.promotion import Signed, Terms
+from workers.published_options import NumPatches, PercentT, patches_of, top_t_of
 
 _Change = Callable[[Session, str, Signed, datetime], ModelVersion]
 
@@ -99,12 +100,8 @@ def import_(
         ),
     ],
     name: Annotated[str | None, typer.Option(help="What reports will call it.")] = None,
-    percent_t: Annotated[
-        str, typer.Option(help="t of published checkpoints, one or one a file: 1.51,2.06,...")
-    ] = "",
-    num_patches: Annotated[
-        str, typer.Option(help="K of published checkpoints, one or one a file: 12,8,...")
-    ] = "",
+    percent_t: PercentT = "",
+    num_patches: NumPatches = "",
     threshold: Annotated[
         float, typer.Option(help="Saliency from which a cell of published weights is drawn.")
     ] = 0.5,
@@ -119,10 +116,7 @@ def import_(
     """
     from workers.importing import Wanted, import_files
 
-    wanted = Wanted(
-        files, name, licence, _numbers(percent_t, "--percent-t", float),
-        [int(k) for k in _numbers(num_patches, "--num-patches", int)], threshold,
-    )  # fmt: skip
+    wanted = Wanted(files, name, licence, top_t_of(percent_t), patches_of(num_patches), threshold)
     settings = load_settings()
     with database(settings) as db:
         row = import_files(db, settings, wanted, by or getpass.getuser())
@@ -286,13 +280,6 @@ def _figure(estimate: dict[str, float] | None) -> str | None:
     if estimate is None:
         return None
     return f"{estimate['value']:.3f} ({estimate['low']:.3f} to {estimate['high']:.3f})"
-
-
-def _numbers(text: str, option: str, kind: Callable[[str], float]) -> list[float]:
-    try:
-        return [kind(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        raise ConfigError(f"{option} is {text!r}; give numbers with commas between them") from None
 
 
 def _yes(value: bool) -> str:

@@ -56,6 +56,7 @@ def launch(
 
     Its model becomes a candidate, is evaluated, and changes nothing live. Research use only, not for clinical use.
     """
+    from gmic.train.pretrain_step import birads_group
     from workers.recipes import recipe as made_of
 
     made = made_of(recipe, set_ or (), gpus, search)
@@ -68,7 +69,9 @@ def launch(
         made.check_base(base)
         _check_architecture(session, base, made)
         classes = CLASSES if made.training.metric == "mean" else (made.training.metric,)
-        why = trainings.unlearnable(session, found.id, classes)
+        grouped = made.start == "birads" and made.pretrain.target == "birads"
+        group_of = birads_group if grouped else None
+        why = trainings.unlearnable(session, found.id, classes, group_of)
         if why is not None:
             raise Conflict(
                 f"nothing can be learned from data set {dataset!r}: {why}; freeze another"

@@ -1,7 +1,8 @@
 """The evaluation of a model version: on a data set's locked test split, beside the version that is active.
 
 Both versions read the same images by the pipeline that also reads studies. Patients that either version learned from,
-in whatever data set, are left out of the test. The page and the row are kept; images already read are not read again.
+in whatever data set, are left out of the test, and those that either was trained on are left out of the choice of
+thresholds. The page and the row are kept; images already read are not read again.
 Where readers drew lesions on test images, it is measured too how well they are found; no training reads these.
 """
 
@@ -11,14 +12,16 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from sqlalchemy import distinct, func, select
 from sqlalchemy.orm import Session
 
+from gmic.config import CLASSES
 from node import model_history, registry
 from node.blobs import BlobStore
 from node.config import Settings
-from node.datasets import store
+from node.datasets import digests, store
 from node.db import Database, now
 from node.errors import Conflict
 from node.learning_models import Dataset, DatasetItem, Evaluation, ModelVersion
@@ -31,6 +34,8 @@ from workers.models import CODE_VERSION, load_version
 from workers.scoring import Contender, Reading, Scored, score
 
 Say = Callable[[str], None]
+FEW = 10
+"""Breasts with, or without, a finding; a threshold chosen on fewer says little, and the page says so."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,8 @@ class Plan:
     valid: list[DatasetItem]
     learned: int
     """Patients of the test split that were left out, for one of the versions learned from them."""
+    trained: int
+    """Patients of the validation split that were left out, for one of the versions was trained on them."""
     looks: int
     """Versions measured on this data set, this one included: the more, the more the best of them flatters."""
     lesions: Lesions
@@ -80,14 +87,14 @@ def evaluate_version(
 
     Raises:
         NotFound: no such version or data set.
-        Conflict: a version against itself, a data set that is not what was frozen, or a test split of which nothing is
-            left to measure on.
+        Conflict: a version against itself, a data set that is not what was frozen, a test split of which nothing is
+            left to measure on, or data sets whose patients cannot be told to be the same (`node.datasets.digests`).
         WeightsGone, WeightsError, DeviceMemoryError: of a model.
         DiskFull: no room for the page.
     """
     blobs = BlobStore.of(settings)
     with db.reading() as session:
-        plan = _plan(session, version, dataset, against)
+        plan = _plan(session, settings.home, version, dataset, against)
     contenders = [
         Contender(one.version, one.sha256, partial(load_version, db, blobs, settings, one.version))
         for one in plan.versions
@@ -117,7 +124,7 @@ def evaluate_version(
     return row
 
 
-def _plan(session: Session, version: str, dataset: str, against: str | None) -> Plan:
+def _plan(session: Session, home: Path, version: str, dataset: str, against: str | None) -> Plan:
     row, found = registry.find(session, version), store.find(session, dataset)
     store.verify(session, found)
     other = registry.find(session, against) if against else registry.active(session)
@@ -125,9 +132,13 @@ def _plan(session: Session, version: str, dataset: str, against: str | None) -> 
         raise Conflict(f"model {version!r} cannot be compared with itself; name another")
     if other is not None and other.id == row.id:
         other = None
-    learned = _learned_patients(session, [row, *([other] if other else [])])
+    sources = _learned_from(session, [row, *([other] if other else [])])
+    digests.require_one_secret(session, home, {*sources, found.id})
+    learned = _patients(session, sources, ("train", "valid"))
+    trained = _patients(session, sources, ("train",))
     items = store.items(session, found.id)
     test = [item for item in items if item.split == "test"]
+    valid = [item for item in items if item.split == "valid"]
     left = [item for item in test if item.patient not in learned]
     if not left:
         why = "is empty" if not test else "holds no patient that no version learned from"
@@ -140,17 +151,21 @@ def _plan(session: Session, version: str, dataset: str, against: str | None) -> 
         other,
         found,
         left,
-        [item for item in items if item.split == "valid"],
+        [item for item in valid if item.patient not in trained],
         len({item.patient for item in test} & learned),
+        len({item.patient for item in valid} & trained),
         1 + session.execute(counted).scalar_one(),
         lesions_of(session, left),
     )
 
 
-def _learned_patients(session: Session, versions: Sequence[ModelVersion]) -> set[str]:
-    datasets = {d for version in versions for d in model_history.learned_from(session, version)}
+def _learned_from(session: Session, versions: Sequence[ModelVersion]) -> set[uuid.UUID]:
+    return {d for version in versions for d in model_history.learned_from(session, version)}
+
+
+def _patients(session: Session, datasets: set[uuid.UUID], splits: Sequence[str]) -> set[str]:
     query = select(DatasetItem.patient).where(
-        DatasetItem.dataset_id.in_(datasets), DatasetItem.split != "test"
+        DatasetItem.dataset_id.in_(datasets), DatasetItem.split.in_(splits)
     )
     return set(session.execute(query.distinct()).scalars())
 
@@ -178,9 +193,10 @@ def _measure(
         "rule": plan.dataset.rule,
         "trained": {row.version: row.trained for row in plan.versions},
         "learned_patients_left_out": plan.learned,
+        "trained_patients_left_out_of_thresholds": plan.trained,
         "versions_measured": plan.looks,
         "code_version": CODE_VERSION,
-        "lines": _lines(plan),
+        "lines": [*_lines(plan), *_threshold_lines(plan, valid.items)],
     }
     read = Read(test.items, scored.looks, partial(_saliency, contenders, reading.cache))
     painter = Painter(contenders[0], reading, scored.looks[names[0]], plan.lesions)
@@ -222,4 +238,24 @@ def _lines(plan: Plan) -> list[str]:
         lines.append(
             f"{plan.looks} versions were measured on this split: the best of many looks better than it is."
         )
+    return lines
+
+
+def _threshold_lines(plan: Plan, items: Sequence[DatasetItem]) -> list[str]:
+    """Who is left out of the choice of thresholds, and where too few cases are left to choose one by."""
+    lines = []
+    if plan.trained:
+        lines.append(
+            f"{plan.trained} patients of the validation split are left out of the choice of thresholds, for one of the"
+            " models was trained on them."
+        )
+    for name in reversed(CLASSES):
+        breasts = {(item.study_uid, item.laterality): getattr(item, name) for item in items}
+        positives = sum(breasts.values())
+        negatives = len(breasts) - positives
+        if min(positives, negatives) < FEW:
+            lines.append(
+                f"Thresholds of {name}: the validation split has {positives} {name} and {negatives} other breasts to"
+                f" choose them on; with fewer than {FEW} of either they say little, with none there is no threshold."
+            )
     return lines

@@ -15,22 +15,27 @@ from numpy.typing import NDArray
 
 from dicom_io.dbt import open_image
 from dicom_io.errors import DicomIoError
+from gmic import bundle
+from gmic.bundle import Bundle
 from gmic.errors import DataError
 from gmic.evaluate.duke import DukeTables
 from gmic.evaluate.duke_reader import VolumeReader
 from gmic.evaluate.duke_run import DukeOutcome, evaluate_duke
-from gmic.inference import Predictor
 from node.config import Settings
 from node.errors import ConfigError
+from workers.importing import Wanted, configurations
+from workers.predictor import in_memory
 
 
 @dataclass(frozen=True)
 class DukePlan:
     """What to evaluate.
 
-    `weights` are the members of an ensemble, or one file; none: the configured ones. `draws` random augmentations are
-    averaged for each image (the paper takes ten). `limit` reads so many images now and leaves the rest for the next
-    call. `pictures` shows the worst cases, which are read once more for it.
+    `weights` are files of ours, of one model or an ensemble each, or published checkpoints; all their models are
+    averaged; none: the configured ones. `top_t` and `patches` are t and K of published checkpoints, one for all or one
+    a file (none: see `workers.importing.Wanted`). `draws` random augmentations are averaged for each image (the paper
+    takes ten). `limit` reads so many images now and leaves the rest for the next call. `pictures` shows images with
+    lesions and the worst cases, which are read once more for it.
     """
 
     tables: DukeTables
@@ -38,6 +43,8 @@ class DukePlan:
     draws: int = 0
     limit: int | None = None
     pictures: bool = True
+    top_t: Sequence[float] = ()
+    patches: Sequence[int] = ()
 
 
 def run_duke(
@@ -46,7 +53,7 @@ def run_duke(
     """Read the set, or what is left of it, and report: scores, predictions, report.json and report.html in a folder.
 
     Raises:
-        ConfigError: no weights, or a device that is not there.
+        ConfigError: no weights, options that do not fit them, a device that is not there, an engine that cannot run.
         WeightsError: weights that cannot be used.
         DataError: bad tables, another run's folder, or no image that could be read.
         OSError: a table cannot be read or a result not be written.
@@ -54,12 +61,12 @@ def run_duke(
     paths = list(plan.weights) or ([settings.weights] if settings.weights else [])
     if not paths:
         raise ConfigError("no weights to evaluate; give some, or set TOMONODE_WEIGHTS")
-    device = None if settings.device == "auto" else settings.device
-    predictors = [
-        Predictor.from_file(path, device=device, threads=settings.threads or None) for path in paths
-    ]
-    names = [f"{p.info.name} {p.info.version} ({p.info.sha256[:12]})" for p in predictors]
-    model = " + ".join(names) + (f", {plan.draws} draws" if plan.draws else "")
+    found = _bundles(paths, plan)
+    predictors = in_memory([(m, one.info) for one in found for m in one.models], settings)
+    model = bundle.called(found) + (f", {plan.draws} draws" if plan.draws else "")
+    if settings.engine != "exact":
+        model += f", engine {settings.engine}"
+    say(f"model {model}")
     return evaluate_duke(
         plan.tables,
         stored_volume,
@@ -70,6 +77,16 @@ def run_duke(
         pictures=plan.pictures,
         say=say,
     )
+
+
+def _bundles(paths: Sequence[Path], plan: DukePlan) -> list[Bundle]:
+    """What the files hold: ours by their cards, published checkpoints with t and K."""
+    if (plan.top_t or plan.patches) and all(map(bundle.is_ours, paths)):
+        raise ConfigError(
+            f"{paths[0].name} has a card with its own values; leave out --percent-t and --num-patches"
+        )
+    wanted = Wanted(paths, None, "", plan.top_t, plan.patches)
+    return bundle.load_all(paths, lambda: configurations(wanted))
 
 
 def stored_volume(path: Path) -> NDArray[Any]:

@@ -89,7 +89,7 @@ def measure(
         failed: Images of the test split that a version could not read; they are in neither split.
         about: More for the summary, and `lines`, sentences for the page.
         located: How well drawn lesions are found; None where none is drawn.
-        picture_of: Pictures of the candidate's worst cases, by SOP Instance UID.
+        picture_of: Pictures of images as the candidate sees them, by SOP Instance UID.
     """
     located = located or Located()
     figures = report.evaluate({version: test.table(version) for version in versions})
@@ -114,13 +114,13 @@ def measure(
         "failed": [dataclasses.asdict(one) for one in failed],
         "failed_alone": alone,
     }
-    title = " against ".join(versions)
     tables = (_points_table(points), *located.tables, _strata_table(strata, versions))
     extras = Extras(
-        title=title,
+        title=" against ".join(versions),
         about=(*about["lines"], *located.lines),
         tables=(*tables, _failed_table(failed)),
         charts=located.charts,
+        gallery=report.gallery_of(located.gallery, picture_of),
         picture_of=picture_of,
         worst=WORST,
         worst_of=versions[0],

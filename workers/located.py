@@ -15,7 +15,7 @@ from typing import Any
 from dicom_io.findings import LABELS
 from gmic.evaluate import charts
 from gmic.evaluate.froc import RATES, TIE_RATE, FrocResult, Prediction, TrueBox, Volume, froc
-from gmic.evaluate.report import Table
+from gmic.evaluate.report import Table, some_of_each
 from gmic.evaluate.segmentation import SegmentationScore, mean_score, segmentation_score
 from node.learning_models import DatasetItem
 from workers.lesions import Lesion, Lesions, volume_box, window_mask
@@ -37,6 +37,8 @@ class Located:
     tables: tuple[Table, ...] = ()
     charts: tuple[tuple[str, str], ...] = ()
     lines: tuple[str, ...] = (NOTHING_DRAWN,)
+    gallery: tuple[tuple[str, str], ...] = ()
+    """Captions and SOP Instance UIDs of some images with lesions."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,25 @@ def locate(versions: Sequence[str], read: Read, lesions: Lesions) -> Located:
             f"Readers drew {len(drawn)} lesions on {len(here)} images of the split, {masks} of them as masks; no model"
             " learned from them.",
         ),
+        tuple(_gallery(versions[0], read, here)),
     )
+
+
+def _gallery(version: str, read: Read, lesions: Lesions) -> Iterator[tuple[str, str]]:
+    """Some of the images that were drawn on, with what a version says of them."""
+    items = {item.sop_uid: item for item in read.items if item.sop_uid in lesions}
+    labels = {uid: {lesion.label for lesion in lesions[uid]} for uid in items}
+    ids: dict[str, list[str]] = {
+        name: [uid for uid in items if name in labels[uid]] for name in LABELS
+    }
+    for uid in some_of_each(ids):
+        benign, malignant = read.looks[version][uid].scores
+        drawn = ", ".join(sorted(labels[uid], reverse=True))
+        where = f"{items[uid].laterality} {items[uid].view}"
+        yield (
+            f"{where}, drawn: {drawn}; {version} scores {malignant:.3f} malignant, {benign:.3f} benign",
+            uid,
+        )
 
 
 def _segmentation(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from gmic import breast, bundle
 from gmic.bundle import Bundle
@@ -45,19 +45,32 @@ class Models:
             UnknownModel: neither the registry nor the configuration knows the version.
             WeightsGone: its weights are not in the blob store, or are damaged.
             WeightsError, DeviceMissing, DeviceMemoryError: it cannot be loaded.
+            ConfigError: the configured engine cannot run here.
         """
         for held in self._held.values():
             if held.identity.version == version:
                 return held
         self._held.pop(shadow, None)  # before another takes its room
-        loaded = load_version(self._db, self._blobs, self._settings, version)
+        engine = self._settings.engine
+        loaded = load_version(self._db, self._blobs, self._settings, version, engine)
         log.get().info("model loaded", model=version, device=loaded.identity.device)
         self._held[shadow] = loaded
         return loaded
 
 
-def load_version(db: Database, blobs: BlobStore, settings: Settings, version: str) -> Predictor:
-    """A version's model: of the registry, or the configured one if that is its name. Errors: see `Models.get`."""
+def load_version(
+    db: Database,
+    blobs: BlobStore,
+    settings: Settings,
+    version: str,
+    engine: Literal["exact", "bfloat16"] = "exact",
+) -> Predictor:
+    """A version's model: of the registry, or the configured one if that is its name. Errors: see `Models.get`.
+
+    The engine is not the configured one unless it is given: versions are measured by the exact one, on every host, and
+    what they said is kept by weights and image alone (`workers.looks`).
+    """
+    settings = settings.model_copy(update={"engine": engine})
     with db.reading() as session:
         try:
             row = registry.find(session, version)

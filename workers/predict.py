@@ -61,8 +61,9 @@ def predict_files(
     """
     studies, skipped = _grouped(_files(paths), say)
     if not studies:
+        why = f" ({skipped[0]['path']}: {skipped[0]['reason']})" if len(skipped) == 1 else ""
         raise NothingReadable(
-            f"none of {len(skipped)} files is DICOM; give DICOM files or a folder of them"
+            f"none of {len(skipped)} files is DICOM{why}; give DICOM files or a folder of them"
         )
     out_dir.mkdir(parents=True, exist_ok=True)
     predictor = Predictor.load(settings)
@@ -174,6 +175,10 @@ def _run_id(files: Sequence[_File], predictor: Predictor, created_at: datetime) 
     identity = predictor.identity
     parts = [f"{f.header.sop_instance_uid}={sha256_of(f.path)}" for f in files]
     parts += [identity.version, identity.weights_sha256, repr(identity.operating_point)]
+    if (
+        identity.engine != "exact"
+    ):  # runs of the exact one keep the names they had before there were two
+        parts.append(identity.engine)
     parts.append(created_at.isoformat())
     return str(uuid.uuid5(_NAMESPACE, "\n".join(parts)))
 

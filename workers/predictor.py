@@ -22,6 +22,9 @@ from gmic.engine.ensemble import Ensemble
 from gmic.errors import ConfigError as ModelConfigError
 from gmic.geometry import PatchBox, ReceptiveField
 from gmic.inference import Predictor as Model
+from gmic.inference import choose_device
+from gmic.model import GMIC3D
+from gmic.weights import WeightsInfo
 from node.config import Settings
 from node.errors import ConfigError
 from node.model_version import UNTRAINED, UNTRAINED_SEED, model_version
@@ -42,6 +45,7 @@ class ModelIdentity:
     caveat: str
     operating_point: float
     device: str
+    engine: str  # of `gmic.inference.ENGINES`
     configs: tuple[GMIC3DConfig, ...]  # of each member of an ensemble; they read the same window
 
     @property
@@ -50,7 +54,7 @@ class ModelIdentity:
         return self.configs[0].window_shape
 
     def algorithm(self) -> Algorithm:
-        """The algorithm as a report shows it; nothing that a GPU or a CPU would change."""
+        """The algorithm as a report shows it, its engine too; not whether a GPU or a CPU computed."""
         return Algorithm(
             name=ALGORITHM,
             version=self.version,
@@ -63,6 +67,7 @@ class ModelIdentity:
                 "top_t_fraction": _each(f"{config.top_t_fraction:g}" for config in self.configs),
                 "slice_margin": _each(config.slice_margin for config in self.configs),
                 "window": "x".join(map(str, self.window_shape)),
+                "engine": self.engine,
             },
         )
 
@@ -77,6 +82,7 @@ class ModelIdentity:
             "caveat": caveat_of(self.algorithm()),
             "operating_point": self.operating_point,
             "device": self.device,
+            "engine": self.engine,
         }
 
 
@@ -103,7 +109,7 @@ class Predictor:
 
         Raises:
             WeightsError: the file cannot be used.
-            ConfigError: the file is no longer the one that runs are queued for.
+            ConfigError: the file is no longer the one that runs are queued for, or an engine that cannot run here.
             DeviceMissing: no such device.
             DeviceMemoryError: the device has no room.
         """
@@ -123,14 +129,10 @@ class Predictor:
 
         Raises:
             DeviceMissing: no such device.
+            ConfigError: an engine that the device cannot run.
             DeviceMemoryError: the device has no room.
         """
-        device = None if settings.device == "auto" else settings.device
-        threads = settings.threads or _cpus()
-        try:
-            models = [Model(m, found.info, device=device, threads=threads) for m in found.models]
-        except ModelConfigError as error:
-            raise DeviceMissing(f"setting TOMONODE_DEVICE={settings.device!r}: {error}") from None
+        models = in_memory([(model, found.info) for model in found.models], settings)
         identity = ModelIdentity(
             version=version,
             weights_sha256=found.info.sha256,
@@ -139,6 +141,7 @@ class Predictor:
             caveat=found.info.caveat,
             operating_point=settings.segment_threshold or found.info.segment_threshold,
             device=str(models[0].device),
+            engine=models[0].engine,
             configs=found.configs,
         )
         return cls(models, identity)
@@ -187,6 +190,28 @@ class _CheckedWindow:
         self._check()
         slice_hw: NDArray[np.float32] = self._window_DHW[index]
         return slice_hw
+
+
+def in_memory(members: Sequence[tuple[GMIC3D, WeightsInfo]], settings: Settings) -> list[Model]:
+    """Models with their cards on the configured device, in the configured engine.
+
+    Raises:
+        DeviceMissing: no such device.
+        ConfigError: an engine that the device cannot run.
+        DeviceMemoryError: the device has no room.
+    """
+    try:
+        device = choose_device(None if settings.device == "auto" else settings.device)
+    except ModelConfigError as error:
+        raise DeviceMissing(f"setting TOMONODE_DEVICE={settings.device!r}: {error}") from None
+    threads = settings.threads or _cpus()
+    try:
+        return [
+            Model(model, info, device=str(device), threads=threads, engine=settings.engine)
+            for model, info in members
+        ]
+    except ModelConfigError as error:
+        raise ConfigError(f"setting TOMONODE_ENGINE={settings.engine!r}: {error}") from None
 
 
 def _each(values: Iterable[object]) -> str:

@@ -108,7 +108,7 @@ def model_config(recipe: Recipe, version: str | None, config: GMIC3DConfig | Non
     """
     wanted = recipe.model_of(config or GMIC3DConfig())
     if config is not None and _shapes(wanted) != _shapes(config):
-        changed = ", ".join(k for k, v in wanted.to_dict().items() if v != config.to_dict()[k])
+        changed = ", ".join(k for k, v in wanted.to_dict().items() if v != config.to_dict().get(k))
         raise ConfigError(
             f"model {version} is of another architecture than the recipe asks for ({changed}); leave the model's"
             " settings as they are, or train from scratch"

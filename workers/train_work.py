@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from gmic import bundle
 from gmic.errors import DataError, InputError
 from gmic.train.distributed import Group
 from gmic.train.task import Progress
+from gmic.weights import WeightsInfo, load, save
 from node import registry
 from node.blobs import BlobStore
 from node.config import Settings, child_environment
@@ -84,11 +87,33 @@ class Training:
         if held.base is not None:
             with self._db.reading() as session:
                 licence = registry.find(session, held.base.version).licence
-        return models.register_file(
-            self._db, self._blobs, weights, held.requested_by, licence,
-            dataset_id=held.dataset_id, dataset_hash=held.dataset_hash, training_run_id=held.run_id,
-            code_version=held.code_version, metrics=_best(weights.parent),
-        )  # fmt: skip
+        more: dict[str, Any] = {
+            "dataset_id": held.dataset_id,
+            "dataset_hash": held.dataset_hash,
+            "training_run_id": held.run_id,
+            "code_version": held.code_version,
+            "metrics": _best(weights.parent),
+        }
+        kept, info = self._with_threshold(weights)
+        # The same request ends with other bytes on another device, and the name may be taken by these.
+        with self._db.reading() as session:
+            taken = registry.holder(session, f"{info.name}-{info.version}", info.sha256)
+        if taken:
+            more["version"] = f"{info.name}-{held.run_id.hex[:8]}"
+        return models.register_file(self._db, self._blobs, kept, held.requested_by, licence, **more)
+
+    def _with_threshold(self, weights: Path) -> tuple[Path, WeightsInfo]:
+        """The weights with the base's threshold of segments on their card: a training chooses none of its own."""
+        model, info = load(weights)
+        base = self._held.base
+        if base is None:
+            return weights, info
+        threshold = bundle.load(self._blobs.fetch(base.sha256)).info.segment_threshold
+        if threshold == info.segment_threshold:
+            return weights, info
+        said = f"{info.description} Threshold of segments: that of {base.version}."
+        path = weights.with_name("registered.safetensors")
+        return path, save(model, path, replace(info, segment_threshold=threshold, description=said))
 
     def evaluate(self, version: str) -> str | None:
         """Measure the candidate beside the active version; why not, where the data set cannot tell."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from gmic.config import CLASSES
 from gmic.evaluate import charts, report
 from gmic.evaluate.duke import DukeImage, LeftOut, counted
 from gmic.evaluate.froc import RATES, TIE_RATE, FrocResult, froc, read_predictions
@@ -35,6 +36,7 @@ def write_duke_report(
     """
     names = {score.image_id for score in scores}
     found = _detection(out, [image for image in images if image.image_id in names])
+    picture_of = cache(picture_of)  # a case can be among the worst of both classes
     reasons = ", ".join(f"{n} {kind}" for kind, n in counted(left_out).items())
     extras = report.Extras(
         title="3D-GMIC on the public Duke set (BCS-DBT)",
@@ -49,10 +51,31 @@ def write_duke_report(
             *([_left_out_table(left_out)] if left_out else []),
         ),
         charts=_detection_charts(found),
-        picture_of=cache(picture_of),  # a case can be among the worst of both classes
+        gallery=report.gallery_of(_with_lesions(images, scores), picture_of),
+        picture_of=picture_of,
     )
     evaluation = report.evaluate({"3D-GMIC": scores}, breasts_agree=False)
     return report.write_report(out, evaluation, extras)
+
+
+def _with_lesions(
+    images: Sequence[DukeImage], scores: Sequence[ImageScore]
+) -> list[tuple[str, str]]:
+    """Captions and ids of some images that were read and have boxes."""
+    said = {score.image_id: score.scores for score in scores}
+    ids: dict[str, list[str]] = {name: [] for name in CLASSES}
+    for image in images:
+        if image.image_id in said:
+            for label in {box.label for box in image.boxes}:
+                ids[label].append(image.image_id)
+    boxes = {image.image_id: image.boxes for image in images}
+    shown = []
+    for name in report.some_of_each(ids):
+        benign, malignant = said[name]
+        lesions = ", ".join(sorted({box.label for box in boxes[name]}, reverse=True))
+        scored = f"scores {malignant:.3f} malignant, {benign:.3f} benign"
+        shown.append((f"{name}: proven {lesions}; {scored}", name))
+    return shown
 
 
 def _detection(out: Path, read: Sequence[DukeImage]) -> FrocResult | None:

@@ -94,7 +94,7 @@ def evaluate_duke(
         out: Folder of the run, made where it is missing.
         model: Name of what predicts, such as the weights' name and hash: it guards the folder.
         limit: Read at most so many images now; the others are for the next run.
-        pictures: Read the worst cases once more to show them.
+        pictures: Read some images with lesions, and the worst cases, once more to show them.
         say: Takes a line for people now and then.
 
     Raises:

@@ -10,6 +10,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -28,6 +29,8 @@ LEVELS: tuple[Level, Level] = ("breast", "image")
 WANTED = 0.9
 """Sensitivity, and specificity, of the operating points shown."""
 WORST = 6
+GALLERY = 6
+"""Pictures in a gallery of images with lesions, at most."""
 
 Picture = Callable[[str], Image.Image | None]
 """Gives the picture of an image or breast by its id, or None."""
@@ -147,6 +150,25 @@ def worst(
     negatives = sorted((s for s in scores if not s.labels[c]), key=lambda s: -s.scores[c])
     positives = sorted((s for s in scores if s.labels[c]), key=lambda s: s.scores[c])
     return negatives[:count], positives[:count]
+
+
+def some_of_each(ids: Mapping[str, Sequence[str]], count: int = GALLERY) -> list[str]:
+    """Ids for a gallery, by no score: each class's first, malignant ones before benign, then its second, ...
+
+    Args:
+        ids: Of images with a lesion of a class, by the class; an image may be of both.
+        count: How many at most.
+    """
+    turns = zip_longest(*(ids.get(name, ()) for name in reversed(CLASSES)))
+    return list(dict.fromkeys(one for turn in turns for one in turn if one is not None))[:count]
+
+
+def gallery_of(
+    shown: Sequence[tuple[str, str]], picture_of: Picture
+) -> tuple[tuple[str, Image.Image], ...]:
+    """What `Extras.gallery` takes, from captions and ids; those without a picture are left out."""
+    found = [(caption, picture_of(name)) for caption, name in shown]
+    return tuple((caption, image) for caption, image in found if image is not None)
 
 
 def write_report(

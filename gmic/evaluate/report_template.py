@@ -111,6 +111,8 @@ dotted line, a score of 0.7 means seven in ten. The larger a point, the more bre
 {% if gallery %}
 <section class="dark">
 <h2>Saliency</h2>
+<p class="soft">Images with a proven lesion, chosen by no score. White dashes: the lesion's box, where it is known. Full
+colour is the strongest cell of the volume.</p>
 {% for caption, source in gallery %}
 <figure><img src="{{ source }}" alt="{{ caption }}"><figcaption>{{ caption }}</figcaption></figure>
 {% endfor %}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,7 +32,7 @@ def read_table(path: Path, columns: Sequence[str], parse: Callable[[Row], Parsed
     problems: list[str] = []
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, restval="")
+            reader = csv.DictReader(_without_nul(file), restval="")
             if missing := [name for name in columns if name not in (reader.fieldnames or ())]:
                 raise DataError(
                     f"{path}: column {missing[0]!r} is missing; give {', '.join(columns)}"
@@ -46,6 +46,14 @@ def read_table(path: Path, columns: Sequence[str], parse: Callable[[Row], Parsed
         raise DataError(f"{path}: not a CSV file in UTF-8: {error}") from error
     refuse(path, problems)
     return parsed
+
+
+def _without_nul(lines: Iterable[str]) -> Iterator[str]:
+    """The lines of a table. Raises csv.Error at one with a NUL byte, in whatever column: a damaged file."""
+    for count, line in enumerate(lines, 1):
+        if "\0" in line:
+            raise csv.Error(f"line {count} holds a NUL byte; write the file again")
+        yield line
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -210,6 +210,6 @@ def _plot(
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.set_xlabel("breast-wise AUC")
-    axes.legend(loc="lower left")
+    axes.legend(loc="center")
     figure.tight_layout()
     figure.savefig(path, dpi=110)

@@ -79,6 +79,8 @@ def _fit(args: argparse.Namespace, device: str, group: Group) -> None:
         resume=args.resume,
         group=group,
         on_progress=_speaker(group),
+        # A whole model brings its saliency layer along.
+        omega=None if isinstance(start, GMIC3D) else args.omega,
     )
     _say_best(group, result)
 
@@ -188,7 +190,9 @@ def _model_config(args: argparse.Namespace, start: GMIC3D | Pretrainer | None) -
     default = GMIC3DConfig()
     if start is not None:
         default = start.config if isinstance(start, GMIC3D) else start.model_config
-    return replaced(default, _json(args.model), "model") if args.model else default
+    config = replaced(default, _json(args.model), "model") if args.model else default
+    parts = getattr(args, "parts", None)
+    return config if parts is None else dataclasses.replace(config, parts=parts)
 
 
 def _settings(args: argparse.Namespace) -> TrainConfig:
@@ -203,7 +207,7 @@ def _settings(args: argparse.Namespace) -> TrainConfig:
 def _json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is no JSON: {error}") from error
     if not isinstance(values, Mapping):
         raise ConfigError(f"{path} holds no JSON object; give one")
@@ -254,6 +258,8 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--model", type=Path, help="JSON: fields of the model to replace")
         command.add_argument("--start", type=Path, help="weights to start from")
         _setting_flags(command)
+        if name in ("fit", "search"):
+            command.add_argument("--parts", help="all, or global: no local module (VII-B)")
         if name == "fit":
             command.add_argument("--omega", type=float, default=0.003, help="saliency constant")
         if name == "pretrain":

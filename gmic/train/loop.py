@@ -36,6 +36,9 @@ from gmic.train.task import Progress, Task, Watcher
 
 CHECKPOINT, BEST, METRICS = "checkpoint", "best.safetensors", "metrics.jsonl"
 
+_MAY_LACK = ("omega",)
+"""Parts of a training's identity that older checkpoints do not hold, or whoever resumes does not know."""
+
 
 @dataclass
 class _State:
@@ -139,6 +142,8 @@ class _Loop:
         """Epoch after epoch from where the state stands."""
         while not self._over():
             self._epoch()
+        # Killed between the last checkpoint and its line of the table, a training is over without it.
+        self._write_metrics()
         # The first process may still be writing what the others are about to read.
         self.group.add_up(torch.zeros(1, device=self.device))
         state = self.state
@@ -180,9 +185,7 @@ class _Loop:
             if self.group.leads:
                 self.task.save(self.out_dir / BEST, state.epoch, state.best_metric)
         self._keep()
-        if self.group.leads:
-            lines = "".join(json.dumps(line) + "\n" for line in state.history)
-            write_atomically(self.out_dir / METRICS, lines.encode())
+        self._write_metrics()
         self._tell(state.epoch, self.steps, row["loss"], metrics)
 
     def _step(self, batch: list[int]) -> None:
@@ -194,7 +197,12 @@ class _Loop:
         self.optimizer.zero_grad(set_to_none=False)
         scale = float(self.scaler.get_scale())
         images = self.group.share(batch)
-        loss = self.task.step(images, np.random.default_rng(chance), scale)
+        try:
+            loss = self.task.step(images, np.random.default_rng(chance), scale)
+        except DivergedError:
+            if self.group.size == 1:
+                raise
+            loss = math.nan  # all hear of it by the mean, so that none waits for one that left
         mean_loss = self._averaged(loss)
         self.scaler.unscale_(self.optimizer)
         most = config.clip_norm or math.inf
@@ -229,6 +237,13 @@ class _Loop:
         self.group.add_up(scores_NS)
         return scores_NS.cpu().numpy()
 
+    def _write_metrics(self) -> None:
+        """Make the table of epochs what the history says; one that is so already is left alone."""
+        path = self.out_dir / METRICS
+        lines = "".join(json.dumps(line) + "\n" for line in self.state.history).encode()
+        if self.group.leads and not (path.is_file() and path.read_bytes() == lines):
+            write_atomically(path, lines)
+
     def _keep(self) -> None:
         if self.group.leads:
             write_atomically(self.out_dir / CHECKPOINT, self._encoded())
@@ -246,7 +261,7 @@ class _Loop:
 
     def _take(self, kept: dict[str, Any], path: Path) -> None:
         try:
-            require_same(kept["identity"], self.identity, path)
+            require_same(*_comparable(kept["identity"], self.identity), path)
             self.task.module.load_state_dict(kept["module"])
             self.optimizer.load_state_dict(kept["optimizer"])
             self.scaler.load_state_dict(kept["scaler"])
@@ -272,3 +287,12 @@ class _Loop:
             except Interrupted:
                 self._keep()
                 raise
+
+
+def _comparable(
+    kept: Mapping[str, Any], now: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Both identities without what only one of them says, where that may be so."""
+    unknown = {name for name in _MAY_LACK if name not in kept or name not in now}
+    before, after = ({k: v for k, v in each.items() if k not in unknown} for each in (kept, now))
+    return before, after

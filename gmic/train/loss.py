@@ -7,12 +7,17 @@ from torch.nn import functional as F
 
 
 def gmic_loss(
-    y_local_2: Tensor, y_global_2: Tensor, saliency_CDHW: Tensor, labels_2: Tensor, beta: float
+    y_local_2: Tensor | None,
+    y_global_2: Tensor,
+    saliency_CDHW: Tensor,
+    labels_2: Tensor,
+    beta: float,
 ) -> Tensor:
     """Equation 7 for one volume: two cross-entropies a class, and the saliency's L1 norm.
 
     Args:
-        y_local_2: Prediction of the patches, in [0, 1].
+        y_local_2: Prediction of the patches, in [0, 1]; None without a local module, which leaves
+            its cross-entropy out (VII-B, global-only).
         y_global_2: Prediction of the saliency maps, in [0, 1].
         saliency_CDHW: The maps (2, D, h, w).
         labels_2: What is true, in [0, 1], in the order of `gmic.config.CLASSES`.
@@ -22,7 +27,9 @@ def gmic_loss(
         A scalar, finite with finite gradients even for predictions of exactly 0 or 1: logarithms
         stop at -100, as torch defines its cross-entropy.
     """
-    local = F.binary_cross_entropy(y_local_2, labels_2, reduction="sum")
+    local: Tensor | float = 0.0
+    if y_local_2 is not None:
+        local = F.binary_cross_entropy(y_local_2, labels_2, reduction="sum")
     everywhere = F.binary_cross_entropy(y_global_2, labels_2, reduction="sum")
     return local + everywhere + beta * saliency_CDHW.abs().sum()
 

@@ -152,7 +152,14 @@ def run_pipeline(
             settings = _from(recipe.training, start)
             model = _model(recipe, settings.seed, start).to(device)
             found[stage.name] = train(
-                model, *sets, settings, folder, resume=resume, group=group, on_progress=watch
+                model,
+                *sets,
+                settings,
+                folder,
+                resume=resume,
+                group=group,
+                on_progress=watch,
+                omega=recipe.omega,
             ).weights
     return found
 

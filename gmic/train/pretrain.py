@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from gmic.config import GMIC3DConfig
-from gmic.errors import ConfigError, DataError, DivergedError, WeightsError
+from gmic.errors import DataError, DivergedError, WeightsError
 from gmic.evaluate.roc import auc
 from gmic.model import GMIC3D
 from gmic.train import loop
@@ -107,7 +107,11 @@ def load_pretrained(path: str | Path) -> Pretrainer:
         net.load_state_dict(tensors)
     except OSError as error:
         raise WeightsError(f"cannot read weights file {path}: {error.strerror}") from error
-    except (SafetensorError, KeyError, TypeError, ConfigError, RuntimeError) as error:
+    except WeightsError:
+        raise
+    except (
+        SafetensorError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError
+    ) as error:  # fmt: skip
         raise WeightsError(f"{path} holds no pre-trained network, or is damaged") from error
     return net
 

@@ -11,7 +11,7 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -51,13 +51,31 @@ class Ranges:
     def __post_init__(self) -> None:
         """Raise ConfigError for a range that nothing can be drawn from; names it."""
         for name in ("learning_rate", "omega", "top_t_fraction", "beta"):
-            low, high = getattr(self, name)
+            pair: object = getattr(self, name)
+            if not (_numbers(pair) and len(pair) == 2):
+                raise ConfigError(
+                    f"{name} is drawn from {pair!r}; give a lowest and a highest number"
+                )
+            low, high = pair
             if not 0 < low <= high < math.inf:
                 raise ConfigError(
                     f"{name} is drawn from {low} to {high}; give 0 < lowest <= highest"
                 )
         if not self.num_patches:
             raise ConfigError("num_patches is drawn from nothing; give at least one number")
+        if not (
+            _numbers(self.num_patches) and all(k % 1 == 0 and k >= 1 for k in self.num_patches)
+        ):
+            raise ConfigError(
+                f"num_patches is drawn from {self.num_patches!r}; give whole numbers above 0"
+            )
+
+
+def _numbers(values: object) -> TypeGuard[tuple[float, ...]]:
+    """Whether these are numbers, as a JSON file may not have given them."""
+    return isinstance(values, tuple | list) and all(
+        isinstance(value, int | float) and not isinstance(value, bool) for value in values
+    )
 
 
 RANGES_3D = Ranges()
@@ -156,13 +174,17 @@ def search(
 ) -> list[Path]:
     """Train every trial; the weights of the best by validation metric, best first.
 
-    A trial that diverges is listed with the reason and left behind.
+    A trial that diverges is listed with the reason and left behind. A search that goes on may have
+    more trials, or fewer, and keep more of them than before; its draws must be the same.
 
     Raises:
+        ConfigError: `resume`, and the folder's search drew from other ranges or another seed.
         DivergedError: Every trial diverged.
         GmicError: See `gmic.train.trainer.train`.
     """
     out_dir, group = Path(out_dir), group or Group()
+    if resume:
+        _require_same_draws(config, out_dir / TABLE, group)
     rows: list[dict[str, Any]] = []
     best: list[dict[str, Any]] = []
     for number in range(config.trials):
@@ -178,6 +200,7 @@ def search(
                 resume=resume,
                 group=group,
                 on_progress=on_progress,
+                omega=None if isinstance(subject.start, GMIC3D) else trial.omega,
             )
         except DivergedError as error:
             rows.append({**asdict(trial), "failed": str(error)})
@@ -192,6 +215,25 @@ def search(
     if not best:
         raise DivergedError(f"all {config.trials} trials diverged; lower the learning rates")
     return [out_dir / row["weights"] for row in best]
+
+
+def _require_same_draws(config: SearchConfig, path: Path, group: Group) -> None:
+    """Refuse to go on with a search whose table says that it drew its trials otherwise."""
+    data = group.from_leader(path.read_bytes() if group.leads and path.is_file() else None)
+    if data is None:
+        return
+    try:
+        kept = json.loads(data)["search"]
+        before = {**kept["ranges"], "seed": kept["seed"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} is damaged; remove it to go on with its search") from error
+    after = json.loads(json.dumps({**asdict(config.ranges), "seed": config.seed}))
+    for name, value in after.items():
+        if before.get(name) != value:
+            raise ConfigError(
+                f"{path} is of another search: {name} was {before.get(name)!r}, now it is {value!r}; "
+                "search in another folder, or as before"
+            )
 
 
 def _training(subject: Subject, trial: Trial) -> TrainConfig:

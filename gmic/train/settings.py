@@ -117,10 +117,12 @@ def replaced(default: T, values: Mapping[str, Any], where: str) -> T:
         where: What to call the dataclass in a message.
 
     Raises:
-        ConfigError: An unknown field, a value of another kind, or one that nothing can have.
+        ConfigError: No mapping, an unknown field, a value of another kind, or one that nothing can have.
     """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where} is {values!r}; give an object of fields to replace")
     fields: Any = default
-    known = {f.name for f in dataclasses.fields(fields)}
+    known = {f.name: f.default for f in dataclasses.fields(fields)}
     changes: dict[str, Any] = {}
     for name, value in values.items():
         if name not in known:
@@ -128,11 +130,21 @@ def replaced(default: T, values: Mapping[str, Any], where: str) -> T:
         old = getattr(default, name)
         if dataclasses.is_dataclass(old) and isinstance(value, Mapping):
             changes[name] = replaced(old, value, f"{where}.{name}")
-        elif old is None or value is None or _kind(value) == _kind(old):
+        elif value is None:
+            if old is not None and known[name] is not None:
+                raise ConfigError(f"{where}.{name} is null; give something like {old!r}")
+            changes[name] = None
+        elif old is None or _kind(value) == _kind(old):
             changes[name] = tuple(value) if isinstance(value, list) else value
         else:
             raise ConfigError(f"{where}.{name} is {value!r}; give something like {old!r}")
-    made: T = dataclasses.replace(fields, **changes)
+    try:
+        made: T = dataclasses.replace(fields, **changes)
+    except ConfigError:
+        raise
+    except (TypeError, ValueError, OverflowError) as error:
+        # Checks that compare and count take the kinds for granted that JSON need not have kept to.
+        raise ConfigError(f"{where} cannot have {changes!r}: {error}") from error
     return made
 
 

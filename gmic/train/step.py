@@ -63,7 +63,7 @@ class StepResult:
     y_global_B2: Tensor
     """(B, 2) on the model's device; not softened."""
     y_local_B2: Tensor
-    """(B, 2) on the model's device."""
+    """(B, 2) on the model's device; NaN without a local module."""
 
 
 def train_step(
@@ -80,6 +80,9 @@ def train_step(
     in evaluation mode it uses and keeps its running statistics. Every slice read is asked for twice,
     and once more for its patches. Slices on which the loss does not depend (no cell above 0 there)
     are left out of pass two.
+
+    A model of the global module alone (`GMIC3DConfig.parts`) has no local term in its loss: no patch is
+    cut, `rng` is left as it is, and the local network and the attention get no gradient.
 
     Args:
         model: The model; parameters that want no gradient get none.
@@ -215,37 +218,53 @@ def _backward_from_maps(
     rng: np.random.Generator | None,
 ) -> StepResult:
     """Everything above the saliency maps, forward and backward."""
+    for view in batch.views:
+        view.slices.require_contrast()
+    features_KS: Tensor | None = None
+    of_each: Sequence[Tensor | None] = [None] * len(maps)
+    if model.config.has_local_module:
+        features_KS = _patch_features(model, batch, maps, rng)
+        of_each = torch.split(features_KS, model.config.num_patches)
+    y_local, y_global, losses = [], [], []
+    for some_KS, saliency_CDHW, labels_2 in zip(of_each, maps, batch.labels_B2, strict=True):
+        local_2 = None if some_KS is None else model.attention(some_KS)[0]
+        y_global.append(top_t_pool(saliency_CDHW, model.config.top_t_fraction))
+        y_local.append(torch.full_like(y_global[-1], torch.nan) if local_2 is None else local_2)
+        _require_numbers(local_2, y_global[-1], features_KS)
+        softened_2 = soften(y_global[-1], batch.smoothing)
+        losses.append(gmic_loss(local_2, softened_2, saliency_CDHW, labels_2, beta))
+    loss = torch.stack(losses).mean()
+    torch.autograd.backward(loss * batch.scale)
+    return StepResult(loss.item(), torch.stack(y_global).detach(), torch.stack(y_local).detach())
+
+
+def _patch_features(
+    model: GMIC3D, batch: _Batch, maps: Sequence[Tensor], rng: np.random.Generator | None
+) -> Tensor:
+    """Features (B * K, S) of the patches that the maps lead to."""
     patches = []
     for view, saliency_CDHW in zip(batch.views, maps, strict=True):
-        view.slices.require_contrast()
         chosen = model.choose_patches(saliency_CDHW, view.slices.pixels, view.chosen_D)
         slices_K = chosen.slices_K
         if rng is not None:
             slices_K = jitter_slices(slices_K, view.slices.depth, model.config.slice_margin, rng)
         patches.append(model.cut_patches(view.slices, slices_K, chosen.corners_K2))
     with batch.autocast():
-        features_KS = model.local_network(torch.cat(patches))
-    features_KS = features_KS.to(batch.labels_B2.dtype)
-    y_local, y_global, losses = [], [], []
-    for some_KS, saliency_CDHW, labels_2 in zip(
-        features_KS.split(model.config.num_patches), maps, batch.labels_B2, strict=True
-    ):
-        y_local.append(model.attention(some_KS)[0])
-        y_global.append(top_t_pool(saliency_CDHW, model.config.top_t_fraction))
-        _require_numbers(y_local[-1], y_global[-1])
-        softened_2 = soften(y_global[-1], batch.smoothing)
-        losses.append(gmic_loss(y_local[-1], softened_2, saliency_CDHW, labels_2, beta))
-    loss = torch.stack(losses).mean()
-    torch.autograd.backward(loss * batch.scale)
-    return StepResult(loss.item(), torch.stack(y_global).detach(), torch.stack(y_local).detach())
+        features_KS: Tensor = model.local_network(torch.cat(patches))
+    return features_KS.to(batch.labels_B2.dtype)
 
 
-def _require_numbers(y_local_2: Tensor, y_global_2: Tensor) -> None:
+def _require_numbers(
+    y_local_2: Tensor | None, y_global_2: Tensor, features_KS: Tensor | None
+) -> None:
     """Stop before a cross-entropy of NaN, on which torch fails, and on a GPU takes the process along."""
-    if not bool(torch.isfinite(y_local_2 + y_global_2).all()):
-        raise DivergedError(
-            f"predictions are {y_local_2.tolist()} and {y_global_2.tolist()}; lower the learning rate"
-        )
+    found = {"y_global": y_global_2} | ({} if y_local_2 is None else {"y_local": y_local_2})
+    if not all(bool(torch.isfinite(y_2).all()) for y_2 in found.values()):
+        # Batch norms that span processes exchange sums on the way back, too, and the others wait for ours.
+        if features_KS is not None and features_KS.requires_grad:
+            torch.autograd.backward(0 * features_KS.sum())
+        told = " and ".join(f"{name} {y_2.tolist()}" for name, y_2 in found.items())
+        raise DivergedError(f"predictions are {told}; lower the learning rate")
 
 
 def _backward_through_slices(model: GMIC3D, batch: _Batch, view: _View, leaf_CDHW: Tensor) -> None:

@@ -63,6 +63,7 @@ def train(
     resume: bool = False,
     group: Group | None = None,
     on_progress: Watcher | None = None,
+    omega: float | None = None,
 ) -> TrainResult:
     """Train `model`, in place and on its device, and keep the weights of the best epoch.
 
@@ -79,12 +80,14 @@ def train(
         on_progress: Told after each step and each epoch; what it raises ends the training, which
             can then be resumed: after `gmic.errors.Interrupted` from where it stood, else from the
             last checkpoint.
+        omega: Constant that the saliency layer was filled with, where it was: with another one it is
+            another training, which cannot be resumed as this one.
 
     Raises:
         DataError: A set from which a class cannot be learned or measured, or shared patients.
         GmicError: See `gmic.train.loop.run` and `gmic.train.step.train_step`.
     """
-    task = _Task(model, train_set, valid_set, config)
+    task = _Task(model, train_set, valid_set, config, omega)
     group = group or Group()
     synchronise_norms(model.local_network, group)
     done = loop.run(
@@ -141,12 +144,17 @@ class _Task:
     width = len(CLASSES)
 
     def __init__(
-        self, model: GMIC3D, train_set: ImageSet, valid_set: ImageSet, config: TrainConfig
+        self,
+        model: GMIC3D,
+        train_set: ImageSet,
+        valid_set: ImageSet,
+        config: TrainConfig,
+        omega: float | None,
     ) -> None:
         for images, name in ((train_set, "training"), (valid_set, "validation")):
             require_both(images, metric_classes(config.metric), name)
         require_disjoint(train_set, valid_set)
-        self.module, self.config = model, config
+        self.module, self.config, self.omega = model, config, omega
         self.train_set, self.valid_set = train_set, valid_set
         self.sizes = (len(train_set.examples), len(valid_set.examples))
 
@@ -157,6 +165,7 @@ class _Task:
             "model": self.module.config.to_dict(),
             "training images": digest(self.train_set.examples),
             "validation images": digest(self.valid_set.examples),
+            **({} if self.omega is None else {"omega": self.omega}),
         }
 
     def step(self, indices: Sequence[int], rng: np.random.Generator, scale: float) -> float:
@@ -188,6 +197,8 @@ class _Task:
     def save(self, path: Path, epoch: int, metric: float) -> None:
         """The weights with their card."""
         start = f"Started from {self.config.start}. " if self.config.start else ""
+        local = self.module.config.has_local_module
+        parts = "" if local else "Global module alone, y_final is y_global. "
         patients = len({example.patient_id for example in self.train_set.examples})
         info = WeightsInfo(
             name=self.config.name,
@@ -197,7 +208,7 @@ class _Task:
             description=(
                 f"Trained on {self.sizes[0]} images of {patients} patients; epoch {epoch}, "
                 f"{self.config.metric} AUC {metric:.3f} on {self.sizes[1]} validation images. "
-                f"{start}Research use only, not for clinical use."
+                f"{parts}{start}Research use only, not for clinical use."
             ),
             segment_threshold=SEGMENT_THRESHOLD,
             config=self.module.config,

@@ -167,6 +167,7 @@ def set_(
     source: Source = "tomonode label set",
     note: Annotated[str | None, typer.Option(help="Free text, kept with the revision.")] = None,
     by: By = None,
+    as_json: output.AsJson = False,
 ) -> None:
     """Say what pathology proved in one breast; a correction is the next revision."""
     side = values.laterality_of(laterality)
@@ -176,7 +177,7 @@ def set_(
         row = store.add_pathology(
             session, found, side, **vars(said), note=note, source=source, author=_who(by), at=at
         )
-    _say_written(row.revision if row else None, f"{side}: pathology {said.word}")
+    _say_written(row.revision if row else None, f"{side}: pathology {said.word}", as_json)
 
 
 @app.command()
@@ -186,6 +187,7 @@ def assess(
     category: Annotated[str, typer.Argument(help="BI-RADS category, 0 to 6.")],
     source: Source = "tomonode label assess",
     by: By = None,
+    as_json: output.AsJson = False,
 ) -> None:
     """Say which BI-RADS category one breast was given; a correction is the next revision."""
     side, wanted = values.laterality_of(laterality), values.category_of(category)
@@ -194,7 +196,7 @@ def assess(
         row = store.add_assessment(
             session, found, side, category=wanted, source=source, author=_who(by), at=at
         )
-    _say_written(row.revision if row else None, f"{side}: BI-RADS {wanted}")
+    _say_written(row.revision if row else None, f"{side}: BI-RADS {wanted}", as_json)
 
 
 @app.command()
@@ -206,6 +208,7 @@ def box(
         int | None, typer.Option(help="Correct this box of the image; by default a new one.")
     ] = None,
     by: By = None,
+    as_json: output.AsJson = False,
 ) -> None:
     """Draw a box around a lesion on one frame, for evaluation only; never used in training."""
     settings = load_settings()
@@ -219,7 +222,7 @@ def box(
                 session, boxes.find_image(session, image), drawn, label=label, number=number,
                 source="tomonode label box", author=_who(by), at=now(session),
             )  # fmt: skip
-    _say_box(written, number)
+    _say_box(written, number, as_json)
 
 
 @app.command()
@@ -227,6 +230,7 @@ def unbox(
     image: SopUid,
     number: Annotated[int, typer.Argument(help="Number of the box, as `label show` lists it.")],
     by: By = None,
+    as_json: output.AsJson = False,
 ) -> None:
     """Withdraw a box; it stays on record and counts no more."""
     with database() as db, db.transaction() as session:
@@ -234,21 +238,23 @@ def unbox(
             session, boxes.find_image(session, image), number,
             source="tomonode label unbox", author=_who(by), at=now(session),
         )  # fmt: skip
-    _say_box(written, number)
+    _say_box(written, number, as_json)
 
 
 def _who(by: str | None) -> str:
     return getpass.getuser() if by is None else by
 
 
-def _say_box(written: Annotation | None, number: int | None) -> None:
+def _say_box(written: Annotation | None, number: int | None, as_json: bool) -> None:
     shown = written.number if written else number
     what = "withdrawn" if written is not None and written.withdrawn else "box"
-    _say_written(written.revision if written else None, f"{what} {shown}")
+    _say_written(written.revision if written else None, f"{what} {shown}", as_json)
 
 
-def _say_written(revision: int | None, what: str) -> None:
-    if revision is None:
+def _say_written(revision: int | None, what: str, as_json: bool) -> None:
+    if as_json:
+        output.as_json({"label": what, "written": revision is not None, "revision": revision})
+    elif revision is None:
         output.say(f"{what}: on record already, nothing written")
     else:
         output.say(f"{what}: revision {revision}")

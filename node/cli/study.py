@@ -120,7 +120,7 @@ def _section(title: str, rows: Sequence[Any], columns: Sequence[str]) -> None:
 
 
 @app.command()
-def retry(study: Uid) -> None:
+def retry(study: Uid, as_json: output.AsJson = False) -> None:
     """Run the model on a study again: a failed run once more, a finished one replaced by a new one."""
     settings = load_settings()
     configured = model_version(settings)
@@ -128,17 +128,23 @@ def retry(study: Uid) -> None:
         found = studies.find(session, study)
         wanted = registry.answering(session, configured)
         run_id = reruns.retry(session, found, settings, wanted, now(session))
+    if as_json:
+        output.as_json({"study_uid": study, "run_id": run_id, "state": "QUEUED"})
+        return
     output.say(f"run {run_id} is queued")
 
 
 @app.command()
-def complete(study: Uid) -> None:
+def complete(study: Uid, as_json: output.AsJson = False) -> None:
     """Close a study that is still receiving, without waiting for more."""
     settings = load_settings()
     configured = model_version(settings)
     with database(settings) as db, db.transaction() as session:
         wanted = registry.answering(session, configured)
         studies.force_complete(session, study, settings, wanted, now(session))
+    if as_json:
+        output.as_json({"study_uid": study, "closed": True})
+        return
     output.say(f"study {study} is closed")
 
 

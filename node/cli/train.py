@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict
@@ -16,9 +17,14 @@ from node.cli import output
 from node.cli.context import database
 from node.config import load_settings
 from node.db import now
+from node.lifecycle import TrainingState
 from node.views.training import TrainingPage, training_list, training_page
 
 app = typer.Typer(help="Trainings: launched on a frozen data set, run by the training workers.")
+
+EXIT_FAILED, EXIT_TIME_IS_UP = 1, 3
+_ENDED = (TrainingState.SUCCEEDED, TrainingState.FAILED, TrainingState.CANCELLED)
+_POLL_S = 2.0
 
 Id = Annotated[str, typer.Argument(help="Id of a training.")]
 
@@ -117,6 +123,33 @@ def retry(training: Id, as_json: output.AsJson = False) -> None:
         return trainings.retry(session, run_id, settings, at)
 
     _change(training, again, "goes on", as_json)
+
+
+@app.command()
+def wait(
+    training: Id,
+    timeout: Annotated[
+        float | None, typer.Option(min=0, help="Seconds to wait; by default until it ends.")
+    ] = None,
+    as_json: output.AsJson = False,
+) -> None:
+    """Wait until a training ends. Exit code 0: it succeeded, 1: it failed or was cancelled, 3: time is up."""
+    until = None if timeout is None else time.monotonic() + timeout
+    with database() as db:
+        while True:
+            with db.reading() as session:
+                run = trainings.find(session, training)
+                state, error = run.state, run.error
+            if state in _ENDED or (until is not None and time.monotonic() >= until):
+                break
+            left = _POLL_S if until is None else until - time.monotonic()
+            time.sleep(max(0.0, min(_POLL_S, left)))
+    if as_json:
+        output.as_json({"id": training, "state": state, "error": error})
+    else:
+        output.say(f"training {training} is {state}{f': {error}' if error else ''}")
+    if state != TrainingState.SUCCEEDED:
+        raise typer.Exit(EXIT_FAILED if state in _ENDED else EXIT_TIME_IS_UP)
 
 
 def _change(

@@ -18,12 +18,11 @@ from node.datasets.eligibility import Candidate, Look, Object, Refused, Seen
 from node.datasets.rule import Rule
 from node.datasets.strata import strata
 from node.labels.rule import dicom_date
-from node.labels.store import newest_assessments, newest_pathology
+from node.labels.store import newest_assessments, pathology_revisions
 from node.labels.values import LATERALITIES
-from node.learning_models import Assessment, Pathology
 from node.models import Instance, Study
 
-_Label = TypeVar("_Label", Pathology, Assessment)
+_Label = TypeVar("_Label")
 _BATCH = 500  # studies a query; SQLite takes a limited number of parameters
 
 
@@ -39,7 +38,7 @@ def in_range(session: Session, rule: Rule) -> list[Candidate]:
 
 
 def candidates(session: Session, study_ids: Sequence[uuid.UUID]) -> list[Candidate]:
-    """These studies with their objects and newest labels, by study UID."""
+    """These studies with their objects and labels, by study UID."""
     found: list[Candidate] = []
     for start in range(0, len(study_ids), _BATCH):
         found += _batch(session, study_ids[start : start + _BATCH])
@@ -53,7 +52,7 @@ def _batch(session: Session, study_ids: Sequence[uuid.UUID]) -> list[Candidate]:
         select(*columns).where(Instance.study_id.in_(study_ids))
     ):
         objects[study_id].append(Object(*values))
-    pathology = newest_pathology(session, study_ids)
+    pathology = pathology_revisions(session, study_ids)
     assessments = newest_assessments(session, study_ids)
     studies = session.execute(select(Study).where(Study.id.in_(study_ids))).scalars()
     return [

@@ -7,7 +7,7 @@ twice: both show the breast, and which one is better is not for us to say.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
@@ -32,7 +32,10 @@ class Object:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One study with what is known of it; labels by laterality. `study_date` is None where the header has none."""
+    """One study with what is known of it; labels by laterality, pathology newest first.
+
+    `study_date` is None where the header has none.
+    """
 
     id: uuid.UUID
     study_uid: str
@@ -41,7 +44,7 @@ class Candidate:
     patient_id: str | None = field(repr=False)
     study_date: date | None
     objects: tuple[Object, ...]
-    pathology: Mapping[str, Pathology]
+    pathology: Mapping[str, Sequence[Pathology]]
     assessments: Mapping[str, Assessment]
 
 
@@ -97,7 +100,7 @@ def judge(study: Candidate, rule: Rule, today: date, look: Look) -> list[Include
     """Every stored object of a study with its verdict, or one verdict for the whole study.
 
     Args:
-        study: with its newest labels.
+        study: with its labels.
         rule: what the data set is asked to be; whether the study is in its range is the caller's business.
         today: the day that asks, which decides whose window is still open.
         look: reads the header of an image.
@@ -143,7 +146,7 @@ def _judge_object(
     seen = look(one, day)
     if isinstance(seen, Refused):
         return out(seen.code, seen.reason)
-    truth = truth_of(study.pathology.get(seen.laterality), day, today, rule.window_days)
+    truth = truth_of(study.pathology.get(seen.laterality, ()), day, today, rule.window_days)
     if isinstance(truth, Unknown):
         return out(truth.reason_code, truth.reason)
     assessment = study.assessments.get(seen.laterality)

@@ -15,9 +15,9 @@ from node.config import Settings
 from node.datasets import store
 from node.datasets.candidates import in_range, reader
 from node.datasets.content import content_hash, counts
+from node.datasets.digests import patient_digest, secret_to_freeze_with
 from node.datasets.eligibility import Excluded, Included, judge
 from node.datasets.rule import Rule, check_name
-from node.datasets.secret import keyed, load_key
 from node.datasets.split import Exam, split_patients
 from node.db import Database, now
 from node.errors import Conflict
@@ -49,18 +49,20 @@ def freeze(db: Database, settings: Settings, wish: Wish) -> Frozen:
     Raises:
         ConfigError: the name cannot be used.
         InvalidLabel: `by` is no name.
-        Conflict: the name is taken by other content; too few patients; one class alone in train or test.
+        Conflict: the name is taken by other content; too few patients; one class alone in train or test; the
+            secret is missing, or not the one of the data sets that exist.
     """
     check_name(wish.name)
     name_of("by", wish.by)
-    key = load_key(settings.home)
-    look = reader(BlobStore.of(settings), key)
     with db.reading() as session:
+        key = secret_to_freeze_with(session, settings.home)
         at = now(session)
         found = in_range(session, wish.rule)
+    look = reader(BlobStore.of(settings), key)
     verdicts = [v for study in found for v in judge(study, wish.rule, at.date(), look)]
     snapshot = assemble(wish, verdicts, key, at)
     with db.transaction() as session:
+        secret_to_freeze_with(session, settings.home)  # another host may have frozen meanwhile
         new = store.save(session, *snapshot)
         dataset = store.find(session, wish.name)
     return Frozen(dataset, new)
@@ -102,15 +104,8 @@ def assemble(
     return dataset, items, exclusions
 
 
-def _patient(one: Included, key: bytes) -> str:
-    """Digest of the patient: of the patient ID, or, where the study has none, of its UID alone."""
-    if one.patient_id is None:
-        return keyed(key, "study", one.study_uid)
-    return keyed(key, "patient", one.patient_id)
-
-
 def _items(dataset_id: uuid.UUID, included: list[Included], key: bytes) -> list[DatasetItem]:
-    patients = [_patient(one, key) for one in included]
+    patients = [patient_digest(key, one.patient_id, one.study_uid) for one in included]
     exams = [
         Exam(one.study_date, one.study_uid, patient)
         for one, patient in zip(included, patients, strict=True)

@@ -9,21 +9,34 @@ import secrets
 import stat
 from pathlib import Path
 
-from node.errors import ConfigError
+from node.errors import ConfigError, Conflict
 
 _BYTES = 32
 _SEPARATOR = b"\x1f"
 PRIVATE = 0o600
 
 
-def load_key(home: Path) -> bytes:
-    """The secret under the node's home, made with the first call; readable by its owner alone.
+def key_path(home: Path) -> Path:
+    """Where the secret lies."""
+    return home / "secret" / "datasets.key"
+
+
+def load_key(home: Path, make: bool = False) -> bytes:
+    """The secret under the node's home, readable by its owner alone; `make` one where there is none.
+
+    A new one is right only while no data set exists: patients of those that do could be matched with nobody any more.
 
     Raises:
+        Conflict: there is none, and none is to be made.
         ConfigError: others may read it, or it is not what was written.
     """
-    path = home / "secret" / "datasets.key"
+    path = key_path(home)
     if not path.exists():
+        if not make:
+            raise Conflict(
+                f"secret {path} is missing, and the patients of the data sets here are named with it; put back the copy"
+                " of your backup, or of the host that froze them, with mode 600"
+            )
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _make(path)
     mode = stat.S_IMODE(path.stat().st_mode)

@@ -12,10 +12,10 @@ from node.blobs import BlobStore
 from node.config import Settings
 from node.datasets import store
 from node.datasets.candidates import candidates, reader
-from node.datasets.eligibility import Excluded, judge
+from node.datasets.eligibility import Candidate, Excluded, Included, judge
 from node.datasets.rule import Rule
-from node.datasets.secret import load_key
 from node.db import Database, now
+from node.labels.rule import passed_over
 from node.labels.values import finding_word
 from node.learning_models import Dataset, DatasetExclusion, DatasetItem
 from node.models import Instance, Study
@@ -36,16 +36,23 @@ def why_now(db: Database, settings: Settings, study_uid: str, rule: Rule) -> lis
     Raises:
         NotFound: no such study.
     """
-    look = reader(BlobStore.of(settings), load_key(settings.home))
+    look = reader(BlobStore.of(settings), key=b"")  # digests of sites are not in the answer
     with db.reading() as session:
         today = now(session).date()
         (found,) = candidates(session, [studies.find(session, study_uid).id])
     return [
         Answer(verdict.sop_uid, verdict.code, verdict.reason)
         if isinstance(verdict, Excluded)
-        else Answer(verdict.object.sop_uid, "in", _label(verdict.benign, verdict.malignant))
+        else Answer(verdict.object.sop_uid, "in", _counts_as(found, verdict, rule))
         for verdict in judge(found, rule, today, look)
     ]
+
+
+def _counts_as(study: Candidate, image: Included, rule: Rule) -> str:
+    label = _label(image.benign, image.malignant)
+    revisions = study.pathology.get(image.laterality, ())
+    late = passed_over(revisions, study.study_date, rule.window_days)
+    return f"{label} ({late})" if late else label
 
 
 def why_frozen(session: Session, study_uid: str, name: str) -> list[Answer]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
-from node.labels.matching import Located, Outcome, Undecided
+from node.labels.matching import KnownStudy, Located, Outcome, Undecided
+from node.labels.rule import outside, within
 from node.labels.table import LabelTable, Row
-from node.labels.values import Finding, reason_and_todo
+from node.labels.values import LATERALITIES, Finding, reason_and_todo
 
 Breast = tuple[uuid.UUID, str]
 
@@ -80,14 +81,16 @@ def decide(
             decision.verdicts.append(_undecided(row, place))
         else:
             breasts[place.study.id, row.laterality].append(place)
-    swapped = _swapped(breasts, said)
+    swapped = {study_id: _swapped(study_id, breasts, said) for study_id, _ in breasts}
     for breast, places in breasts.items():
-        _judge(places, said.get(breast, Said()), breast[0] in swapped, decision)
+        _judge(places, said.get(breast, Said()), swapped[breast[0]], decision)
     decision.verdicts.sort(key=lambda verdict: verdict.row)
     return decision
 
 
-def _judge(places: Sequence[Located], said: Said, swapped: bool, decision: Decision) -> None:
+def _judge(
+    places: Sequence[Located], said: Said, swapped: frozenset[str], decision: Decision
+) -> None:
     """Rows of one breast, in the order of the file."""
     given_by: dict[str, int] = {}
     for place in places:
@@ -99,8 +102,9 @@ def _judge(places: Sequence[Located], said: Said, swapped: bool, decision: Decis
         outcome, notes = Outcome.UNCHANGED, []
         for part, value in _parts(row):
             history = _history(said, part)
+            late = _late(value, place.study)
             if history and history[-1] == value:
-                notes.append(f"{part} is on record")
+                notes.append(f"{part} is on record" + (f" ({late})" if late else ""))
             elif part in given_by:
                 notes.append(f"{part} is that of row {given_by[part]}")
             else:
@@ -108,12 +112,15 @@ def _judge(places: Sequence[Located], said: Said, swapped: bool, decision: Decis
                 given_by[part] = row.number
                 decision.changes.append(Change(row, place.study.id, len(history) + 1, value))
                 before = f", before {_word(history[-1])}" if history else ""
+                before += f"; {late}" if late else ""
                 notes.append(f"{part} {_word(value)} (revision {len(history) + 1}{before})")
         reason = f"by {place.by}: {', '.join(notes)}"
         decision.verdicts.append(Verdict(row.number, outcome, uid, row.laterality, reason))
 
 
-def _problem(row: Row, places: Sequence[Located], said: Said, swapped: bool) -> Undecided | None:
+def _problem(
+    row: Row, places: Sequence[Located], said: Said, swapped: frozenset[str]
+) -> Undecided | None:
     for part, value in _parts(row):
         for other in places:
             if any(name == part and said_there != value for name, said_there in _parts(other.row)):
@@ -122,11 +129,12 @@ def _problem(row: Row, places: Sequence[Located], said: Said, swapped: bool) -> 
                     f"row {other.row.number} says another {part} of the same breast",
                     "leave one row a breast; benign and malignant may both be 1",
                 )
-        if swapped and part == _PATHOLOGY:
+        if part in swapped:
             return Undecided(
                 Outcome.CONTRADICTORY,
-                "the file says of each breast what is on record of the other: left and right may be swapped",
-                "compare with the report; if the record is wrong, correct it with `tomonode label set`",
+                "the record has the breasts of this study the other way round: left and right may be swapped",
+                "compare with the report; if it is meant, write it with `tomonode label set` or `label assess`, which"
+                " adds a revision",
             )
         history = _history(said, part)
         if value in history[:-1] and value != history[-1]:
@@ -139,22 +147,40 @@ def _problem(row: Row, places: Sequence[Located], said: Said, swapped: bool) -> 
 
 
 def _swapped(
-    breasts: Mapping[Breast, Sequence[Located]], said: Mapping[Breast, Said]
-) -> frozenset[uuid.UUID]:
-    """Studies of which the file says, of each breast, what is on record of the other one."""
-    found = set()
-    for study_id in {study_id for study_id, _ in breasts}:
-        new = [_flags(breasts.get((study_id, side), ())) for side in ("L", "R")]
-        old = [said.get((study_id, side), Said()).findings[-1:] for side in ("L", "R")]
-        flags = [{(one.benign, one.malignant) for one in findings} for findings in old]
-        if all(len(one) == 1 for one in (*new, *flags)) and new == flags[::-1] != flags:
-            found.add(study_id)
-    return frozenset(found)
+    study_id: uuid.UUID, breasts: Mapping[Breast, Sequence[Located]], said: Mapping[Breast, Said]
+) -> frozenset[str]:
+    """Parts of a study's rows not to be taken: the file says of each breast what is on record of the other one.
+
+    A breast without a row, or without a record, has no finding, as most breasts have none; then the findings must be of
+    one day, for a later one in the other breast is no swap. Exchanged BI-RADS categories cast doubt on pathology too.
+    """
+    rows = [breasts.get((study_id, side), ()) for side in LATERALITIES]
+    before = [said.get((study_id, side), Said()) for side in LATERALITIES]
+    named = [{place.row.finding for place in places} - {None} for places in rows]
+    known = [set(one.findings[-1:]) for one in before]
+    read = [{place.row.category for place in places} - {None} for places in rows]
+    if _mirrored(read, [set(one.categories[-1:]) for one in before]):
+        return frozenset({_PATHOLOGY, _BIRADS})
+    if _mirrored(_flags(named), _flags(known)) or _mirrored(_proven(named), _proven(known)):
+        return frozenset({_PATHOLOGY})
+    return frozenset()
 
 
-def _flags(places: Sequence[Located]) -> set[tuple[bool, bool]]:
-    findings = [place.row.finding for place in places if place.row.finding is not None]
-    return {(finding.benign, finding.malignant) for finding in findings}
+def _mirrored(new: Sequence[Set[object]], old: Sequence[Set[object]]) -> bool:
+    """Whether either breast of the file is the other one of the record, each of one word, and not the same."""
+    return all(len(one) == 1 for one in (*new, *old)) and [*new] == [*old][::-1] != [*old]
+
+
+def _flags(breasts: Sequence[Set[Finding | None]]) -> list[set[object]]:
+    return [{(one.benign, one.malignant) for one in found if one} for found in breasts]
+
+
+def _proven(breasts: Sequence[Set[Finding | None]]) -> list[set[object]]:
+    """Findings with their day; None of a breast in which nothing was found or of which nothing is said."""
+    return [
+        {one if one and (one.benign or one.malignant) else None for one in found or {None}}
+        for found in breasts
+    ]
 
 
 def _parts(row: Row) -> Iterator[tuple[str, Finding | int]]:
@@ -166,6 +192,13 @@ def _parts(row: Row) -> Iterator[tuple[str, Finding | int]]:
 
 def _history(said: Said, part: str) -> Sequence[Finding | int]:
     return said.findings if part == _PATHOLOGY else said.categories
+
+
+def _late(value: Finding | int, study: KnownStudy) -> str:
+    """What a person must know of a finding that does not belong to the exam; "" of others."""
+    if isinstance(value, int) or study.study_date is None:
+        return ""
+    return "" if within(value.found_on, study.study_date) else outside()
 
 
 def _word(value: Finding | int) -> str:

@@ -38,6 +38,18 @@ def newest_pathology(
     return _newest(session, Pathology, study_ids)
 
 
+def pathology_revisions(
+    session: Session, study_ids: Iterable[uuid.UUID]
+) -> dict[Breast, list[Pathology]]:
+    """Every revision of each breast of these studies, newest first."""
+    found: dict[Breast, list[Pathology]] = {}
+    for chunk in chunks(study_ids):
+        query = select(Pathology).where(Pathology.study_id.in_(chunk))
+        for row in session.execute(query.order_by(Pathology.revision.desc())).scalars():
+            found.setdefault((row.study_id, row.laterality), []).append(row)
+    return found
+
+
 def newest_assessments(
     session: Session, study_ids: Iterable[uuid.UUID] | None = None
 ) -> dict[Breast, Assessment]:

@@ -27,6 +27,7 @@ from node.labels.revisions import (
     lock,
     newest_assessments,
     newest_pathology,
+    pathology_revisions,
 )
 from node.labels.rule import dicom_date
 from node.labels.values import LATERALITIES, Finding, check_day, missing_side, note_of, shown
@@ -45,6 +46,7 @@ __all__ = [
     "newest_assessments",
     "newest_pathology",
     "outcomes",
+    "pathology_revisions",
     "sides_of",
 ]
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from node.labels import boxes
 from node.labels.revisions import newest_assessments, newest_pathology
-from node.labels.rule import WINDOW_DAYS, Truth, dicom_date, truth_of
+from node.labels.rule import WINDOW_DAYS, Truth, dicom_date, passed_over, truth_of
 from node.labels.store import sides_of
 from node.labels.values import LATERALITIES, finding_word
 from node.learning_models import Assessment, LabelImport, Pathology
@@ -150,14 +150,17 @@ def _breast(
     read: list[Assessment],
     when: tuple[date | None, date, int],
 ) -> BreastView:
-    truth = truth_of(proven[0] if proven else None, *when)
+    truth = truth_of(proven, *when)
+    late = passed_over(proven, when[0], when[2])
     if not isinstance(truth, Truth):
         counts_as, because = "unknown", truth.reason
     elif truth.pathology_revision is None:
         counts_as, because = "negative", f"no pathology within {when[2]} days of the study"
+        because += f"; {late}" if late else ""
     else:
         counts_as = finding_word(truth.benign, truth.malignant)
         because = f"pathology, revision {truth.pathology_revision}"
+        because += f"; {late}" if late else ""
     return BreastView(
         side,
         counts_as,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from node import outbox
 from node.config import Settings
 from node.datasets import store
+from node.labels.values import name_of
 from node.learning_models import Dataset, DatasetItem, Pathology, TrainingRun
 from node.lifecycle import TrainingState
 
@@ -51,7 +52,9 @@ def request(
 
     Raises:
         Conflict: the data set is not what was frozen.
+        InvalidLabel: `by` is no name.
     """
+    name_of("--by", by)
     dataset = session.get_one(Dataset, wanted.dataset_id)
     store.verify(session, dataset)
     digest = request_hash(wanted, dataset.content_hash)
@@ -87,13 +90,19 @@ def same(session: Session, digest: str) -> TrainingRun | None:
     ).scalar_one_or_none()
 
 
-def unlearnable(session: Session, dataset_id: uuid.UUID, classes: Sequence[str]) -> str | None:
+def unlearnable(
+    session: Session,
+    dataset_id: uuid.UUID,
+    classes: Sequence[str],
+    group_of: Callable[[int], int] | None = None,
+) -> str | None:
     """Why nothing can be learned of `classes` from a data set: an empty split, or all of its images alike.
 
     Args:
         session: Of the database.
         dataset_id: The data set.
         classes: Of "benign" and "malignant", those that training and validation need both kinds of.
+        group_of: The group of a BI-RADS category of 0 to 5, where groups are learned: they need two of them.
     """
     for split in ("train", "valid"):
         wanted = [DatasetItem.dataset_id == dataset_id, DatasetItem.split == split]
@@ -104,12 +113,27 @@ def unlearnable(session: Session, dataset_id: uuid.UUID, classes: Sequence[str])
                 return f"its {split} split is empty"
             if len(seen) == 1:
                 return f"all images of its {split} split have {name} = {int(seen[0])}"
+        if group_of is not None:
+            query = select(DatasetItem.birads).where(*wanted, DatasetItem.birads.between(0, 5))
+            read = sorted(
+                one for one in session.execute(query.distinct()).scalars() if one is not None
+            )
+            if not read:
+                return f"no image of its {split} split has a BI-RADS category of 0 to 5"
+            if len({group_of(category) for category in read}) < 2:
+                words = ", ".join(map(str, read))
+                return f"the BI-RADS categories of its {split} split ({words}) are of one group"
     return None
 
 
 def newly_labelled(session: Session) -> tuple[int, datetime | None]:
-    """How many exams got their first pathology since a training was last launched, and when that was."""
-    last = session.execute(select(func.max(TrainingRun.created_at))).scalar_one()
+    """How many exams got their first pathology since the last training was launched, and when that was.
+
+    One that failed or was given up taught nothing, and is passed over.
+    """
+    given_up = (TrainingState.FAILED, TrainingState.CANCELLED)
+    launched = select(func.max(TrainingRun.created_at)).where(TrainingRun.state.not_in(given_up))
+    last = session.execute(launched).scalar_one()
     first = select(func.min(Pathology.created_at).label("at")).group_by(Pathology.study_id)
     labelled = first.subquery()
     query = select(func.count()).select_from(labelled)

@@ -1,4 +1,4 @@
-"""What a monitor reads: counts by state, queues, the scores and the input of the last 30 days, room on the disk."""
+"""What a monitor reads: counts by state, queues, scores and input of the last 30 days, late outcomes, disk room."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from node import drift, outbox
 from node.config import Settings
 from node.drift import Quantiles
+from node.labels.outcomes import outcomes
 from node.learning_models import TrainingRun
 from node.lifecycle import DeliveryState, RunState, TrainingState
 from node.models import Delivery, Run
@@ -50,6 +51,7 @@ def metrics(session: Session, settings: Settings, at: datetime) -> list[Metric]:
         Metric("queue_depth", "Work that is due and that no worker has begun, by queue.", _due(session, at)),
         Metric("outbox_messages", "Messages that the broker does not have yet.", [({}, float(outbox.depth(session)))]),
         *_scores(session, at),
+        *_outcomes(session),
         *_input(session, at),
         Metric("disk_free_bytes", "Room left on the file system of the blob store.", disk),
     ]  # fmt: skip
@@ -106,6 +108,25 @@ def _scores(session: Session, at: datetime) -> list[Metric]:
         Metric("scored_breasts", f"Breasts {when}, by model version.", breasts),
         Metric("score", f"Quantiles of the scores of breasts {when}; research use only.", levels),
     ]
+
+
+def _outcomes(session: Session) -> list[Metric]:
+    found: list[Sample] = []
+    areas: list[Sample] = []
+    for total in drift.outcome_months(outcomes(session)):
+        if total.month is not None:
+            continue
+        labels = {"model_version": total.version, "trained": str(total.trained).lower()}
+        for name in ("malignant", "benign", "neither"):
+            found.append(({**labels, "finding": name}, float(getattr(total, name))))
+        if total.malignant_auc is not None:
+            for end in ("value", "low", "high"):
+                areas.append(({**labels, "end": end}, getattr(total.malignant_auc, end)))
+    which = "breasts whose pathology came after they were read"
+    return [
+        Metric("late_outcomes", f"Findings of {which}, by model version.", found),
+        Metric("late_malignant_auc", f"Malignant AUC among {which}, and its 95 % interval; research use only.", areas),
+    ]  # fmt: skip
 
 
 def _input(session: Session, at: datetime) -> list[Metric]:

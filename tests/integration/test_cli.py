@@ -24,7 +24,7 @@ COMMANDS = (
     "label import", "label list", "label imports", "label show", "label set", "label assess", "label box",
     "label unbox", "blob copy",
     "train launch", "train list", "train show", "train pause", "train resume", "train cancel", "train retry",
-    "train schedule", "drift",
+    "train schedule", "train wait", "drift",
 )  # fmt: skip
 
 ABSENT = "1.2.3.4"
@@ -231,7 +231,7 @@ def test_files_are_sent_listed_and_shown(
     uid = read_header(phantom / "L-CC.dcm").study_instance_uid
     listed = json.loads(tomonode("study", "list", "--json", env=ready).stdout)
     table = tomonode("study", "list", env=ready).stdout
-    closed = tomonode("study", "complete", uid, env=ready)
+    closed = tomonode("study", "complete", uid, "--json", env=ready)
     page = json.loads(tomonode("study", "show", uid, "--json", env=ready).stdout)
     shown = tomonode("study", "show", uid, env=ready)
     too_early = tomonode("study", "retry", uid, env=ready)
@@ -243,6 +243,7 @@ def test_files_are_sent_listed_and_shown(
     assert [(row["study_uid"], row["status"]) for row in listed] == [(uid, "receiving")]
     assert uid in table
     assert closed.returncode == 0, closed.stderr
+    assert json.loads(closed.stdout) == {"study_uid": uid, "closed": True}
     assert page["row"]["status"] == "queued"
     assert not {"patient_id", "accession_number"} & page.keys()
     assert "queued" in shown.stdout

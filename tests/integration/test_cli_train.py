@@ -15,10 +15,11 @@ from node import registry, schema, trainings
 from node.cli import boundary
 from node.config import Settings
 from node.db import Database, now
+from node.learning_models import DatasetItem
 from node.registry import Facts
 from node.trainings import Holder
 from tests.conftest import make_settings
-from tests.support import learning
+from tests.support import learning, versions
 from tests.support.command import assert_one_line, environment
 from tests.unit.gmic.training import TINY
 from workers.cli import TRUSTED, app
@@ -54,10 +55,26 @@ def db(settings: Settings) -> Iterator[Database]:
     db = Database(settings.db_url)
     learning.dataset(db, settings)
     learning.dataset(db, settings, "negative", {"train": 1, "valid": 1})
+    _ungraded(db)
     learning.base_version(db, settings)
     _ensemble(db)
     yield db
     db.dispose()
+
+
+def _ungraded(db: Database) -> None:
+    """A data set of both classes in which no breast has a BI-RADS category."""
+    items = [
+        DatasetItem(
+            sop_uid=f"1.2.{split}.{place}", sop_class_uid="1", sha256="0" * 64, study_uid=f"1.2.{place}",
+            patient=f"{split}-{place}", laterality="L", view="CC", split=split, benign=bool(place),
+            malignant=bool(place), strata={},
+        )
+        for split in ("train", "valid")
+        for place in (0, 1)
+    ]  # fmt: skip
+    with db.transaction() as session:
+        versions.freeze(session, "ungraded", items)
 
 
 def _ensemble(db: Database) -> None:
@@ -103,6 +120,10 @@ def test_a_training_is_launched_once_and_can_be_watched_and_given_up(
     assert (row["id"], row["state"], row["base_version"]) == (first["id"], "RUNNING", "tiny-1")
     assert first["id"] in tomonode("train", "list").stdout
 
+    waited = tomonode("train", "wait", first["id"], "--timeout", "0.1", "--json")
+    assert waited.returncode == 3
+    assert json.loads(waited.stdout) == {"id": first["id"], "state": "RUNNING", "error": None}
+
     paused = tomonode("train", "pause", first["id"]).stdout
     assert "RUNNING; pauses after the batch it is in" in paused
     assert trainings.release(db, held, 1.0) == "PAUSED"
@@ -135,6 +156,11 @@ def test_a_training_is_launched_once_and_can_be_watched_and_given_up(
             ["--dataset", "negative", "--recipe", "from-scratch"],
             1,
             "all images of its train split have malignant = 0",
+        ),
+        (
+            ["--dataset", "ungraded", "--recipe", "birads-pretrain"],
+            1,
+            "no image of its train split has a BI-RADS category",
         ),
     ],
 )

@@ -14,6 +14,8 @@ from dicom_io.phantom import PhantomView, write_study
 from node import registry, schema
 from node.blobs import BlobStore
 from node.config import Settings
+from node.datasets.digests import patient_digest
+from node.datasets.secret import key_path, load_key
 from node.db import Database, now
 from node.errors import Conflict, NotFound
 from node.labels import boxes
@@ -43,6 +45,7 @@ class Bench:
         self.settings = settings
         self.folder = folder
         self.db = Database(settings.db_url)
+        load_key(settings.home, make=True)
         self.blobs = BlobStore(settings.blob_root, settings.spool)
         for seed in (1, 2):
             self.add_version(seed)
@@ -63,12 +66,15 @@ class Bench:
     def _item(self, number: int, split: str) -> dict[str, object]:
         side = "L" if number % 2 else "R"
         views = [PhantomView(side, "CC", breast(side, SHAPE, number), (0.1, 0.1))]  # type: ignore[arg-type,list-item]
-        path = write_study(self.folder / str(number), views, seed=number).files[0]
+        patient = f"patient-{number}"
+        path = write_study(self.folder / str(number), views, seed=number, patient_id=patient).files[
+            0
+        ]
         header = read_header(path)
         return {
             "sop_uid": header.sop_instance_uid, "sop_class_uid": header.sop_class_uid,
             "sha256": self.blobs.write(path.read_bytes()), "study_uid": header.study_instance_uid,
-            "patient": f"patient-{number}", "laterality": side, "view": "CC", "split": split,
+            "patient": patient, "laterality": side, "view": "CC", "split": split,
             "benign": number % 3 == 0, "malignant": number % 2 == 0,
             "strata": {"manufacturer": "Phantom", "site": None, "thickness_mm": 45, "age": "50-59"},
         }  # fmt: skip
@@ -76,6 +82,10 @@ class Bench:
     def evaluate(self, version: str, dataset: str = "d1", **more: object) -> Evaluation:
         """Measure a version."""
         return evaluate_version(self.db, self.settings, version, dataset, **more)  # type: ignore[arg-type]
+
+    def page(self, row: Evaluation) -> str:
+        """The page of an evaluation."""
+        return self.blobs.path(row.report_sha256).read_text()
 
     def cached(self) -> int:
         """Scores on disk."""
@@ -215,6 +225,76 @@ def test_nobody_is_tested_whom_a_model_learned_from(bench: Bench) -> None:
     bench.freeze("d2", [{**item, "split": "test"} for item in bench.items[:2]])
     with pytest.raises(Conflict, match="no patient that no version learned from"):
         bench.evaluate("small-3", "d2")
+
+
+def test_patients_of_another_secret_are_not_taken_for_others(bench: Bench, tmp_path: Path) -> None:
+    """With another secret the patients that a version learned from match nobody, and would be tested."""
+    cohort = Cohort(bench.db, bench.settings, tmp_path)
+    for number in range(3):
+        cohort.receive(next((tmp_path / str(number)).glob("*.dcm")))
+    path = key_path(bench.settings.home)
+
+    def named(numbers: Sequence[int], split: str) -> list[dict[str, object]]:
+        key = load_key(bench.settings.home)
+        digests = {
+            n: patient_digest(key, f"patient-{n}", str(bench.items[n]["study_uid"]))
+            for n in numbers
+        }
+        return [{**bench.items[n], "patient": digests[n], "split": split} for n in numbers]
+
+    bench.freeze("learned", named((0, 1), "train"))
+    bench.freeze("asked", named((0, 1, 2), "test"))
+    kept = path.read_bytes()
+    with bench.db.transaction() as session:
+        bench_learned = bench_dataset(session, "learned")
+    bench.add_version(3, dataset_id=bench_learned)
+    summary = bench.evaluate("small-3", "asked").summary
+    assert (summary["patients"], summary["learned_patients_left_out"]) == (1, 2)
+    path.unlink()
+    with pytest.raises(Conflict, match=r"datasets\.key is missing.*put back the copy"):
+        bench.evaluate("small-3", "asked")
+    assert not path.exists(), "none is made"
+    load_key(bench.settings.home, make=True)
+    bench.freeze("other", named((0, 1, 2), "test"))  # a host that made a secret of its own
+    with pytest.raises(Conflict, match=r"data set '(learned|asked)' was not frozen with secret"):
+        bench.evaluate("small-3", "asked")
+    path.write_bytes(kept)
+    with pytest.raises(Conflict, match="data set 'other' was not frozen with secret"):
+        bench.evaluate("small-3", "other")
+    assert bench.evaluate("small-3", "asked").summary["learned_patients_left_out"] == 2
+    path.unlink()
+    assert bench.evaluate("small-2", "asked").summary["patients"] == 3, (
+        "one data set needs no secret"
+    )
+
+
+def test_no_threshold_is_chosen_on_patients_that_a_model_was_trained_on(bench: Bench) -> None:
+    plain = bench.evaluate("small-2")
+    assert plain.summary["trained_patients_left_out_of_thresholds"] == 0
+    assert "left out of the choice of thresholds" not in bench.page(plain)
+    bench.freeze("d0", [{**bench.items[6], "split": "train"}, {**bench.items[7], "split": "valid"}])
+    with bench.db.transaction() as session:
+        dataset = bench_dataset(session, "d0")
+        training = training_from(session, dataset, "small-3")
+    bench.add_version(3, dataset_id=dataset)
+    bench.add_version(4, training_run_id=training)
+    for version in ("small-3", "small-4"):
+        row = bench.evaluate(version)
+        assert row.summary["trained_patients_left_out_of_thresholds"] == 1
+        assert "1 patients of the validation split are left out of the choice" in bench.page(row)
+        # of images 6 to 9 the even ones are malignant
+        assert "the validation split has 1 malignant and 2 other breasts" in bench.page(row)
+
+
+def test_a_validation_split_of_which_nothing_is_left_is_said(bench: Bench) -> None:
+    bench.freeze("d0", [{**item, "split": "train"} for item in bench.items[6:10]])
+    with bench.db.transaction() as session:
+        dataset = bench_dataset(session, "d0")
+    bench.add_version(3, dataset_id=dataset)
+    row = bench.evaluate("small-3")
+    assert row.summary["operating_points"] == []
+    assert "4 patients of the validation split are left out" in bench.page(row)
+    assert "the validation split has 0 malignant and 0 other breasts" in bench.page(row)
 
 
 def bench_dataset(session, name):  # type: ignore[no-untyped-def]

@@ -18,9 +18,11 @@ from node import schema, studies
 from node.config import Settings
 from node.datasets import store
 from node.datasets.rule import Kind, Rule
+from node.datasets.secret import key_path, load_key
 from node.datasets.why import why_frozen, why_now
 from node.db import Database
 from node.errors import ConfigError, Conflict, NotFound
+from node.labels.views import study_labels
 from node.learning_models import Dataset, DatasetExclusion, DatasetItem
 from tests.conftest import make_settings
 from tests.support.breast_objects import shared_item
@@ -259,6 +261,62 @@ def test_one_class_and_too_few_patients_are_refused_with_one_line(local: Cohort)
     ]  # fmt: skip
     with pytest.raises(ConfigError, match="data set name"):
         local.freeze("a/b")
+
+
+def test_a_late_finding_does_not_make_a_proven_cancer_negative(local: Cohort) -> None:
+    day = date(2020, 5, 1)
+    uid = local.exam("P", day, {"L": "malignant"})
+    local.few()
+    local.label(uid, "L", "malignant", day + timedelta(days=400))
+
+    local.freeze(allow_one_class=True)
+
+    late = f"revision 2 of {day + timedelta(days=400)}: outside the window of 365 days, not counted"
+    answers = why_now(local.db, local.settings, uid, Rule(SINCE, SINCE))
+    assert {one.reason for one in answers} == {f"malignant ({late})", "negative"}
+    with local.db.reading() as session:
+        [held] = [
+            item
+            for item in store.items(session, store.find(session, "first").id)
+            if (item.study_uid, item.laterality) == (uid, "L")
+        ]
+        shown = study_labels(session, studies.find(session, uid), date(2026, 1, 1))
+    assert (held.malignant, held.pathology_revision) == (True, 1)
+    left = next(one for one in shown.breasts if one.laterality == "L")
+    assert (left.counts_as, left.because) == ("malignant", f"pathology, revision 1; {late}")
+    other = local.exam("Q", day)
+    local.label(other, "R", "malignant", day + timedelta(days=400))
+    with local.db.reading() as session:
+        shown = study_labels(session, studies.find(session, other), date(2026, 1, 1))
+    right = next(one for one in shown.breasts if one.laterality == "R")
+    assert right.counts_as == "negative"
+    assert right.because.endswith(f"revision 1{late.removeprefix('revision 2')}")
+
+
+def test_no_secret_is_made_while_data_sets_exist(local: Cohort) -> None:
+    """Else one patient would have two digests, and nobody could tell that a model learned from this one."""
+    uids = local.few()
+    first = local.freeze(allow_one_class=True)
+    path = key_path(local.settings.home)
+    kept = path.read_bytes()
+    path.unlink()
+
+    with pytest.raises(Conflict, match=r"datasets\.key is missing.*put back the copy"):
+        local.freeze("second", allow_one_class=True)
+    assert why_now(local.db, local.settings, uids[0], Rule(SINCE, SINCE)), "a question needs none"
+    assert not path.exists()
+
+    load_key(local.settings.home, make=True)  # as a host with a home of its own did
+    with pytest.raises(Conflict, match=r"not the one that the 1 data sets here were frozen with"):
+        local.freeze("second", allow_one_class=True)
+    path.write_bytes(kept)
+    second = local.freeze("second", allow_one_class=True)
+    with local.db.reading() as session:
+        patients = [
+            {item.patient for item in store.items(session, one.dataset.id)}
+            for one in (first, second)
+        ]
+    assert patients[0] == patients[1]
 
 
 def test_why_now_judges_as_a_freeze_would(local: Cohort) -> None:

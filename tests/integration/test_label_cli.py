@@ -122,6 +122,8 @@ def test_by_hand(home: Home, command: Command) -> None:
         (("box", home.sop_uid, "malignant", "1", "2", "3", "4", "6", "--number", "1"), "revision 2"),
         (("box", home.sop_uid, "benign", "0", "0", "0", "16", "16"), "box 2: revision 1"),
         (("unbox", home.sop_uid, "2"), "withdrawn 2: revision 2"),
+        (("unbox", home.sop_uid, "2", "--json"), '"written": false'),
+        (("assess", home.study_uid, "left", "5", "--json"), '"label": "L: BI-RADS 5"'),
     ):  # fmt: skip
         code, said, errors = command(*arguments)
         assert (code, errors) == (0, "")

@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from node import model_history, registry
 from node.db import Database, now
-from node.errors import Conflict, NotFound
+from node.errors import ConfigError, Conflict, InvalidLabel, NotFound
 from node.learning_models import ModelDecision, ModelVersion
 from node.lifecycle import ModelState
 from node.promotion import Signed, Terms
@@ -53,6 +53,22 @@ def test_the_same_weights_are_one_version(db: Database) -> None:
         with pytest.raises(Conflict, match="with other weights"):
             register(session, "a-1", sha256="b" * 64)
     assert history(db) == [("a-1", "REGISTER", "CANDIDATE")]
+
+
+@pytest.mark.parametrize("name", ["", " a", "a\n<b>", "a" * 129])
+def test_a_name_that_is_no_line_is_refused(db: Database, name: str) -> None:
+    with pytest.raises((ConfigError, InvalidLabel), match="name"), db.transaction() as session:
+        register(session, name)
+    assert history(db) == []
+
+
+def test_names_of_people_fit_the_database(db: Database) -> None:
+    """PostgreSQL refuses what is too long with an error that nobody understands."""
+    made(db, "a")
+    long = Signed("ann" * 50, reason="first of all", override=True)
+    with pytest.raises(InvalidLabel, match="--by has 150 characters"), db.transaction() as session:
+        registry.promote(session, "a", long, TERMS, now(session))
+    assert state(db, "a") == "CANDIDATE"
 
 
 def test_a_promotion_needs_a_comparison_with_what_is_active(db: Database) -> None:

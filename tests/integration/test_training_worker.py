@@ -8,7 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -128,12 +128,28 @@ def test_a_training_makes_an_evaluated_candidate_and_keeps_nothing_it_does_not_n
         e.metrics["metric"] for e in learning.epochs(bench.db, run_id)
     )
     with bench.db.reading() as session:
+        base = registry.find(session, learning.BASE)
+        assert made.operating_points["segment"] == base.operating_points["segment"] != 0.5
         (evaluation,) = registry.evaluations(session, made.id)
         assert evaluation.dataset_id == bench.tested_id
         assert registry.active(session) is None
     assert [path.name for path in bench.folder(run_id).iterdir()] == ["log.txt"]
     assert list((bench.settings.training_root / "images").glob("*/*.npy"))
     assert bench.work(run_id) == ""
+
+
+def test_a_name_that_other_weights_took_does_not_end_a_training(bench: Bench) -> None:
+    """As when the same request ended on another device before, with other bytes."""
+    run_id = bench.launch()
+    name = f"fine-tune-{bench.row(run_id).request_hash[:8]}-1"
+    with bench.db.transaction() as session:
+        base = registry.find(session, learning.BASE)
+        facts = {f.name: getattr(base, f.name) for f in fields(registry.Facts)}
+        taken = registry.Facts(**{**facts, "version": name, "sha256": "0" * 64})
+        registry.register(session, taken, "tests", now(session))
+    assert bench.work(run_id) == "done"
+    made = learning.made(bench.db, run_id)
+    assert made.version == f"fine-tune-{bench.row(run_id).request_hash[:8]}-{run_id.hex[:8]}"
 
 
 def test_images_are_windows_that_a_training_reads_and_are_made_once(

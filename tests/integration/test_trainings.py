@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import func, select, update
 
+from gmic.train.pretrain_step import birads_group
 from node import relay, trainings
 from node.config import Settings
 from node.datasets.content import content_hash
@@ -386,3 +387,32 @@ def test_a_data_set_of_one_class_is_known_before_the_launch(
         why = trainings.unlearnable(session, dataset_id, ("malignant",))
         assert why == "all images of its train split have malignant = 1"
         assert session.execute(select(func.count()).select_from(DatasetItem)).scalar_one() == 3
+
+
+@pytest.mark.parametrize(
+    ("categories", "words"),
+    [
+        ((None, None), "no image of its train split has a BI-RADS category of 0 to 5"),
+        ((6, 6), "no image of its train split has a BI-RADS category of 0 to 5"),
+        ((0, 5), "the BI-RADS categories of its train split (0, 5) are of one group"),
+        ((1, 5), None),
+    ],
+)
+def test_a_data_set_without_birads_groups_is_known_before_the_launch(
+    db: Database, categories: tuple[int | None, int | None], words: str | None
+) -> None:
+    with db.transaction() as session:
+        items = [
+            DatasetItem(
+                sop_uid=f"1.2.{split}.{place}", sop_class_uid="1", sha256=f"{place}" * 64, study_uid="1.2",
+                patient=f"{split}-{place}", laterality="L", view="CC", split=split, benign=False,
+                malignant=bool(place), birads=category, strata={},
+            )
+            for split in ("train", "valid")
+            for place, category in enumerate(categories)
+        ]  # fmt: skip
+        found = versions.freeze(session, "groups", items)
+    with db.reading() as session:
+        assert trainings.unlearnable(session, found.id, ("malignant",)) is None
+        why = trainings.unlearnable(session, found.id, ("malignant",), birads_group)
+        assert why == words

@@ -264,6 +264,11 @@ def test_drift_shows_scores_input_and_late_outcomes(factory: Factory, client: ht
     assert "1 breasts of studies without a date" in text
     assert "3d-gmic-untrained-seed7 all 2 1 1 0 1.000 (" in text
     assert "2026-03 2 0 % (0 to 66) 4 0 % (0 to 49)" in text
+    gauges = client.get("/metrics").text
+    of = 'model_version="3d-gmic-untrained-seed7",trained="true"'
+    assert f'tomonode_late_outcomes{{{of},finding="malignant"}} 1' in gauges
+    assert f'tomonode_late_outcomes{{{of},finding="benign"}} 1' in gauges
+    assert f'tomonode_late_malignant_auc{{{of},end="value"}} 1' in gauges
     assert "no image here was measured" in text
     assert "of others they are not known" in text
     assert "mean nothing" not in text

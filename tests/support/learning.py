@@ -93,7 +93,7 @@ def base_version(
     model = GMIC3D(config)
     initialise(model, 1, omega=0.05)
     path = settings.home / f"{name}.safetensors"
-    info = WeightsInfo(name, "1", "", True, "For tests.", 0.5, config)
+    info = WeightsInfo(name, "1", "", True, "For tests.", 0.4, config)
     weights.save(model, path, info)
     blobs = BlobStore.of(settings)
     return register_file(db, blobs, path, "tests", "for tests")

@@ -26,3 +26,15 @@ def volume(depth: int = 4, seed: int = 0) -> NDArray[np.float32]:
     rng = np.random.default_rng(seed)
     coarse = rng.standard_normal((depth, 32, 24))
     return np.kron(coarse, np.ones((1, 8, 8))).astype(np.float32)
+
+
+class Watched:
+    """A volume that notes which slices it was asked for."""
+
+    def __init__(self, volume_DHW: NDArray[np.float32]) -> None:
+        self._volume, self.shape = volume_DHW, volume_DHW.shape
+        self.asked: list[int] = []
+
+    def __getitem__(self, index: int) -> NDArray[np.float32]:
+        self.asked.append(index)
+        return np.asarray(self._volume[index])

@@ -192,6 +192,30 @@ def test_a_truncated_weights_file_is_refused(keep: int, tmp_path: Path) -> None:
             door(path)
 
 
+@pytest.mark.parametrize("keep", [0, 1, 2, 3, 16, 500, 11000, 20000, -1])
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_a_truncated_checkpoint_is_refused(zipped: bool, keep: int, tmp_path: Path) -> None:
+    """Both formats of PyTorch; a cut pickle makes its reader fail in many ways."""
+    path = tmp_path / "w.p"
+    torch.save(MODEL.state_dict(), path, _use_new_zipfile_serialization=zipped)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(WeightsError, match=r"w\.p") as caught:
+        load_published(GMIC3D(CONFIG), path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_a_file_of_nonsense_is_refused(seed: int, tmp_path: Path) -> None:
+    random = np.random.default_rng(seed)
+    start = pickle.dumps({"a": 1}, protocol=2)[: int(random.integers(0, 8))]
+    path = tmp_path / "w.pt"
+    path.write_bytes(start + random.bytes(int(random.integers(0, 300))))
+    with pytest.raises(WeightsError, match=r"w\.pt"):
+        load_published(GMIC3D(CONFIG), path)
+
+
 def test_a_header_that_claims_more_than_the_file_holds_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     path.write_bytes(struct.pack("<Q", 2**62) + b"{}")

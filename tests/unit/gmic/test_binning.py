@@ -105,7 +105,7 @@ def test_a_narrow_local_network(tmp_path: Path, channels: tuple[int, int, int, i
     assert torch.equal(again(_blown_up(2)).y_final, model(_blown_up(2)).y_final)
 
 
-@pytest.mark.parametrize("channels", [(8, 8, 16), (8, 8, 16, 0), [8, 8, 16, 32]])
+@pytest.mark.parametrize("channels", [(8, 8, 16), (8, 8, 16, 0), [8, 8, 16, "32"]])
 def test_widths_no_network_can_have_are_refused(channels: object) -> None:
     with pytest.raises(ConfigError, match="local_channels"):
         GMIC3DConfig(local_channels=channels)  # type: ignore[arg-type]

@@ -110,6 +110,31 @@ def test_published_checkpoints_become_models(tmp_path: Path) -> None:
         bundle.from_published(paths, [CONFIG])
 
 
+def test_a_checkpoint_in_place_of_a_weights_file_is_named_as_what_it_is(tmp_path: Path) -> None:
+    state = {"a": torch.zeros(2)}
+    torch.save(state, tmp_path / "new.p")
+    torch.save(state, tmp_path / "old.p", _use_new_zipfile_serialization=False)
+    for name in ("new.p", "old.p"):
+        for read in (bundle.load, weights.load):
+            with pytest.raises(
+                WeightsError, match=f"{name} is a PyTorch checkpoint.*`tomonode model import FILE"
+            ):
+                read(tmp_path / name)
+
+
+def test_files_of_one_kind_are_read_together(tmp_path: Path) -> None:
+    ours, theirs = _saved(tmp_path, CONFIG, OTHER), tmp_path / "theirs.p"
+    state = seeded(OTHER, 3)[0].state_dict()
+    torch.save({published_name(name): value for name, value in state.items()}, theirs)
+    (found,) = bundle.load_all([theirs], lambda: [OTHER])
+    assert _equal(found.models[0], seeded(OTHER, 3)[0])
+    assert bundle.called([found]) == f"theirs.p t=2.06 K=2 ({found.info.sha256[:12]})"
+    several = bundle.load_all([ours, ours], lambda: [])
+    assert [len(one.models) for one in several] == [2, 2]
+    with pytest.raises(WeightsError, match=r"theirs\.p is no weights file of this program"):
+        bundle.load_all([ours, theirs], lambda: [CONFIG, CONFIG])
+
+
 def _equal(one: GMIC3D, other: GMIC3D) -> bool:
     theirs = other.state_dict()
     return all(torch.equal(value, theirs[name]) for name, value in one.state_dict().items())

@@ -229,6 +229,10 @@ def test_the_whole_evaluation(tmp_path: Path, reader: VolumeReader) -> None:
     page = outcome.report_html.read_text()
     assert "3 left out: 1 unknown view, 1 cannot be opened, 1 cannot be read" in page
     assert page.count("data:image/webp") >= 4  # the worst cases were painted
+    gallery = page[page.index("<h2>Saliency</h2>") : page.index("<h2>Worst cases</h2>")]
+    assert gallery.count("data:image/webp") == 3  # the three images with boxes
+    for name in ("DBT-P1/S1/lcc", "DBT-P1/S1/lmlo2", "DBT-P2/S2/rmlo"):
+        assert f"<figcaption>{name}: proven " in gallery
 
 
 def test_a_turned_file_gives_the_same_scores_and_boxes(

@@ -76,6 +76,15 @@ def test_a_missing_column_an_empty_table_and_a_binary_file(tmp_path: Path) -> No
         read_scores(path)
 
 
+def test_a_nul_byte_is_refused_even_in_a_column_that_nobody_reads(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    write_scores(path, [score("1", "p-L", (0.2, 0.4)), score("2", "p-L", (0.4, 0.8))])
+    head, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([f"{head},note", f"{rows[0]},fine", f"{rows[1]},a\0b"]) + "\n")
+    with pytest.raises(DataError, match="line 3 holds a NUL byte"):
+        read_scores(path)
+
+
 def test_a_breast_is_the_mean_of_its_views() -> None:
     rows = [
         score("1", "p-L", (0.2, 0.4)),

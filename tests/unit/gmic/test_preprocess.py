@@ -102,6 +102,11 @@ def test_no_voxel_above_the_threshold(volume: np.ndarray) -> None:
         (np.ones((2, 40, 30), np.uint16), "L", "RCC", "view is 'RCC'"),
         (np.stack([np.ones((9, 9)), np.full((9, 9), np.nan)]), "L", "CC", "slice 1 .* NaN"),
         (np.full((1, 9, 9), -np.inf, np.float32), "L", "CC", "slice 0 .* infinity"),
+        (np.full((2, 400, 300), 500, np.uint16), "L", "CC", "every voxel of the volume is 500"),
+        (np.full((2, 3000, 1500), 500.0), "R", "MLO", "every voxel of the volume is 500"),
+        (np.linspace(0, 3e38, 2400).reshape(2, 40, 30), "L", "CC", r"a voxel .* is 3e\+38"),
+        (np.linspace(-1e300, 200, 2400).reshape(2, 40, 30), "L", "CC", r"is -1e\+300"),
+        ([[[1, 2], [3, 4]]], "L", "CC", "volume is a list; give a numpy array"),
     ],
 )
 def test_refused_inputs(volume: np.ndarray, laterality: str, view: str, message: str) -> None:
@@ -125,7 +130,9 @@ def test_standardise_is_numpy_bit_for_bit(shape: tuple[int, int, int]) -> None:
 
 
 def test_a_flat_window_becomes_zero_not_nan() -> None:
-    window_DHW, _ = preprocess(np.full((2, 60, 50), 700, np.uint16), "L", "CC", window_shape=(9, 8))
+    volume = np.full((2, 60, 50), 700, np.uint16)
+    volume[:, 55:] = 0  # outside the window
+    window_DHW, _ = preprocess(volume, "L", "CC", window_shape=(9, 8))
     np.testing.assert_array_equal(window_DHW, 0)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import multiprocessing
 import os
 import signal
@@ -23,11 +24,12 @@ from gmic.model import GMIC3D
 from gmic.train import loop
 from gmic.train.data import MemorySet
 from gmic.train.distributed import Group, joined, local_device, running_statistics
+from gmic.train.search import Ranges, SearchConfig, Subject, search
 from gmic.train.settings import TrainConfig
 from gmic.train.step import train_step
 from gmic.train.task import Progress
 from gmic.train.trainer import moved, train
-from tests.unit.gmic.training import SHORT, images, tiny_model
+from tests.unit.gmic.training import SHORT, TINY, images, tiny_model
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["gmic.train.trainer", "sklearn.metrics", "torch._dynamo"])
@@ -91,6 +93,31 @@ def silent(out: str, group: Group) -> dict[str, Any]:
             os.kill(os.getpid(), signal.SIGSTOP)
 
     return _train(out, group, watch)
+
+
+class _WildOnce(MemorySet):
+    """Images of which the first that is asked for is too large for a network, on one process alone."""
+
+    def __init__(self, source: MemorySet, wild: bool) -> None:
+        super().__init__(source.examples, [source.volume(n) for n in range(len(source.examples))])
+        self._wild = wild
+
+    def volume(self, index: int) -> np.ndarray:
+        volume = super().volume(index)
+        if self._wild:
+            self._wild = False
+            return (volume * 1e38).clip(-3e38, 3e38)
+        return volume
+
+
+def searching(out: str, group: Group) -> dict[str, Any]:
+    """A search whose first trial diverges in the second process alone."""
+    training = dataclasses.replace(CONFIG, epochs=1, augment=False)
+    sets = _WildOnce(images(TRAIN), group.rank == 1), images(VALID, 50)
+    ranges = Ranges(num_patches=(2,), top_t_fraction=(0.1, 0.2))
+    config = SearchConfig(ranges, trials=2, keep=1)
+    kept = search(Subject(TINY, *sets, training), config, out, group=group)
+    return {"kept": [str(path.relative_to(out)) for path in kept]}
 
 
 def _child(
@@ -228,6 +255,15 @@ def test_a_process_that_dies_ends_the_others_and_all_go_on_the_same(
     assert [answer["digest"] for answer in answers] == [together[1][0]["digest"]] * 2
     for name in (loop.BEST, loop.METRICS):
         assert (tmp_path / name).read_bytes() == (together[0] / name).read_bytes()
+
+
+def test_a_trial_that_diverges_in_one_process_ends_in_all(tmp_path: Path) -> None:
+    with two_processes(searching, tmp_path, timeout_s=20) as started:
+        answers = [ours.recv() for _, ours in started]
+    assert answers == [{"kept": ["trial-001/best.safetensors"]}] * 2
+    first, second = json.loads((tmp_path / "search.json").read_text())["trials"]
+    assert "epoch 1, step 1: the loss is nan" in first["failed"]
+    assert "failed" not in second
 
 
 def test_a_process_that_falls_silent_ends_the_others_after_the_time_out(tmp_path: Path) -> None:

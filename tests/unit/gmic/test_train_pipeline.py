@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from gmic.errors import CheckpointError, ConfigError
 from gmic.train.__main__ import main
 from gmic.train.pipeline import FIGURE_5, RECIPES, Recipe, Stage, run_pipeline, stages_for
 from gmic.train.pretrain import PretrainConfig, load_pretrained
-from gmic.train.settings import TrainConfig
+from gmic.train.settings import TrainConfig, replaced
 from gmic.train.task import Progress
 from tests.unit.gmic.training import TINY, images, write_folder
 
@@ -204,6 +205,85 @@ def test_every_failure_is_one_line_and_exit_code_2(
     assert len(said.err.splitlines()) == 1
     assert said.err.startswith("gmic.train: ")
     assert says in said.err
+
+
+@pytest.mark.parametrize(
+    ("flag", "values", "says"),
+    [
+        ("--model", {"top_t_fraction": None}, "model.top_t_fraction is null; give something like"),
+        ("--model", {"stage_channels": None}, "model.stage_channels is null"),
+        ("--recipe", {"dbt": {"training": {"learning_rate": 10**400}}}, "dbt.training cannot have"),
+        ("--recipe", {"dbt": 5}, "dbt is 5; give an object of fields to replace"),
+        ("--recipe", {"dbt": {"training": 5}}, "dbt.training is 5"),
+        ("--recipe", {"dbt": {"training": None}}, "dbt.training is null"),
+        ("--recipe", {"dbt": {"training": {"clip_norm": "x"}}}, "dbt.training cannot have"),
+        ("--recipe", {"dbt": {"training": {"beta": None}}}, "dbt.training.beta is null"),
+        ("--ranges", {"beta": [1, "x"]}, "beta is drawn from (1, 'x')"),
+        ("--ranges", {"beta": [1]}, "beta is drawn from (1,)"),
+        ("--ranges", {"beta": None}, "ranges.beta is null"),
+        ("--ranges", [1], "values.json holds no JSON object"),
+        ("--ranges", None, "values.json holds no JSON object"),
+        ("--ranges", {"num_patches": [0, "a"]}, "num_patches is drawn from (0, 'a')"),
+    ],
+)
+def test_values_of_the_wrong_kind_are_one_line(
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    flag: str,
+    values: object,
+    says: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = TINY.to_dict() | (values if flag == "--model" and isinstance(values, dict) else {})
+    Path("model.json").write_text(json.dumps(model))
+    Path("values.json").write_text(json.dumps(values))
+    command = {"--model": "fit", "--recipe": "pipeline", "--ranges": "search"}[flag]
+    flags = ["--data", str(data), "--out", "out", "--device", "cpu"]
+    flags += ["--model", "model.json"] if command != "pipeline" else []
+    flags += [flag, "values.json"] if flag != "--model" else []
+    assert main([command, *flags]) == 2
+    said = capsys.readouterr()
+    assert len(said.err.splitlines()) == 1
+    assert says in said.err
+
+
+@pytest.mark.parametrize("text", ["1" * 5000, "[" * 100000])
+def test_numbers_and_nesting_beyond_what_python_reads_are_no_json(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    path = tmp_path / "model.json"
+    path.write_text(text)
+    assert (
+        main(["fit", "--data", str(data), "--out", str(tmp_path / "o"), "--model", str(path)]) == 2
+    )
+    assert "model.json is no JSON" in capsys.readouterr().err
+
+
+def test_null_is_a_value_where_leaving_out_is_one() -> None:
+    limited = TrainConfig(clip_norm=2.0, goal=0.9)
+    assert replaced(limited, {"clip_norm": None, "goal": None}, "training") == TrainConfig()
+
+
+def test_another_omega_is_another_training_for_the_command(
+    data: Path, model_json: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = ["fit", "--data", str(data), *FLAGS, "--model", str(model_json), "--resume"]
+    whole += ["--out", str(tmp_path / "out"), "--epochs=1"]
+    assert main([*whole, "--omega", "0.05"]) == 0
+    assert main([*whole, "--omega", "0.05"]) == 0
+    capsys.readouterr()
+    assert main([*whole, "--omega", "0.01"]) == 2
+    assert "omega was 0.05, now it is 0.01" in capsys.readouterr().err
+
+
+def test_another_omega_is_another_training_for_the_pipeline(tmp_path: Path) -> None:
+    sets = {"ffdm": (images(4, depth=1), images(4, 50, depth=1))}
+    run_pipeline(sets, {"ffdm": RECIPE}, tmp_path)
+    other = {"ffdm": dataclasses.replace(RECIPE, omega=0.01)}
+    with pytest.raises(CheckpointError, match=r"omega was 0.05, now it is 0.01"):
+        run_pipeline(sets, other, tmp_path, resume=True)
 
 
 def test_bad_voxels_are_found_before_anything_is_trained(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -217,6 +218,26 @@ def test_foreign_and_damaged_files_are_refused(tmp_path: Path) -> None:
         load_pretrained(path)
     with pytest.raises(WeightsError, match="cannot read weights file"):
         load_pretrained(tmp_path / "gone")
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "{",
+        "",
+        "[]",
+        "1" * 5000,
+        '{"format": "gmic-pretrained-1"}',
+        '{"format": "gmic-pretrained-1", "model": [], "pretrain": {}}',
+        '{"format": "gmic-pretrained-1", "model": {"depth": 1}, "pretrain": {}}',
+        '{"format": "gmic-pretrained-1", "model": {}, "pretrain": {"birads_classes": "x"}}',
+    ],
+)
+def test_a_file_with_a_bad_card_is_refused(tmp_path: Path, entry: str) -> None:
+    path = tmp_path / "pre.safetensors"
+    safetensors.torch.save_file({"x": torch.zeros(1)}, path, {"gmic": entry})
+    with pytest.raises(WeightsError, match="holds no pre-trained network, or is damaged"):
+        load_pretrained(path)
 
 
 def test_the_papers_groups() -> None:

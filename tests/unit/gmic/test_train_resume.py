@@ -103,28 +103,41 @@ class Power(Exception):
     """The power went away."""
 
 
-@pytest.mark.parametrize("replaced", range(1, 6))
 def test_cut_off_before_any_write_is_done_again(
-    whole: Path, tmp_path: Path, replaced: int, monkeypatch: pytest.MonkeyPatch
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stops at each file written in turn: first checkpoint, mid-epoch, best weights, end of epoch."""
-    real, done = Path.replace, 0
+    """Stops at every file written in turn, up to the last epoch's line in the table of epochs."""
+    real, written = Path.replace, []
+    cut_at = 0
 
     def until(self: Path, target: Path) -> Path:
-        nonlocal done
-        done += 1
-        if done == replaced:
+        if len(written) == cut_at:
             raise Power
+        written.append(Path(target).name)
         return real(self, target)
 
     torch.set_num_threads(1)
-    monkeypatch.setattr(Path, "replace", until)
-    with pytest.raises(Power):
-        run(tmp_path)
-    monkeypatch.undo()
-    run(tmp_path)
-    assert _result(tmp_path) == _result(whole)
-    assert not list(tmp_path.glob(".*.partial"))
+    while True:
+        out = tmp_path / str(cut_at)
+        written.clear()
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "replace", until)
+            try:
+                run(out)
+                break
+            except Power:
+                pass
+        run(out)
+        assert _result(out) == _result(whole), f"cut off after {written}"
+        assert not list(out.glob(".*.partial"))
+        cut_at += 1
+    epoch = ["checkpoint", "checkpoint", "metrics.jsonl"]
+    assert [name for name in written if name != "best.safetensors"] == [
+        "checkpoint",
+        *epoch,
+        *epoch,
+    ]
+    assert "best.safetensors" in written
 
 
 def test_a_training_that_ended_is_read_back_without_a_step(whole: Path) -> None:
@@ -176,6 +189,25 @@ def test_a_checkpoint_of_another_training_is_refused(
         run(whole, config, seed)
 
 
+def test_another_omega_is_noticed_where_both_are_known(tmp_path: Path) -> None:
+    def go(omega: float | None) -> None:
+        sets = images(5), images(4, 50)
+        train(tiny_model(), *sets, SHORT, tmp_path, resume=True, omega=omega)
+
+    go(0.05)
+    go(0.05)
+    with pytest.raises(
+        CheckpointError, match=r"of another training: omega was 0.05, now it is 0.5"
+    ):
+        go(0.5)
+    go(None)
+
+
+def test_a_checkpoint_that_says_no_omega_is_gone_on_with(whole: Path) -> None:
+    assert "omega" not in decode((whole / "checkpoint").read_bytes(), whole)["identity"]
+    train(tiny_model(), images(5), images(4, 50), SHORT, whole, resume=True, omega=0.05)
+
+
 def test_a_checkpoint_for_other_images_is_refused(whole: Path) -> None:
     with pytest.raises(CheckpointError, match="training images was"):
         train(tiny_model(), images(5, 20), images(4, 50), SHORT, whole, resume=True)
@@ -199,6 +231,16 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="more than tensors and was not opened"):
         run(tmp_path)
     assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"PK\x03\x04", b"\x80\x02}", b"\x80\x02K\x01a.", b"(lp0\n", b"x" * 40]
+)
+def test_whatever_torch_cannot_read_is_one_error(tmp_path: Path, content: bytes) -> None:
+    """The digest fits, so the content was written so, by whatever program."""
+    digest = hashlib.sha256(content).hexdigest().encode()
+    with pytest.raises(CheckpointError, match="was not opened; remove it"):
+        decode(b"gmic-checkpoint-1 " + digest + b"\n" + content, tmp_path)
 
 
 def test_a_checkpoint_reads_back_what_was_put_in() -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -135,3 +136,43 @@ def test_searches_there_are_not_are_refused() -> None:
         Ranges(num_patches=())
     with pytest.raises(ConfigError, match="seed is -1"):
         SearchConfig(seed=-1)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"beta": (1, "x")}, r"beta is drawn from \(1, 'x'\); give a lowest and a highest number"),
+        ({"beta": (1,)}, r"beta is drawn from \(1,\)"),
+        ({"omega": None}, "omega is drawn from None"),
+        ({"omega": (True, 2)}, r"omega is drawn from \(True, 2\)"),
+        (
+            {"num_patches": (0, 4)},
+            r"num_patches is drawn from \(0, 4\); give whole numbers above 0",
+        ),
+        ({"num_patches": (4, "a")}, r"num_patches is drawn from \(4, 'a'\)"),
+        ({"num_patches": (1.5,)}, r"num_patches is drawn from \(1.5,\)"),
+    ],
+)
+def test_ranges_of_the_wrong_kind_are_refused(values: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        Ranges(**values)
+
+
+def test_a_search_goes_on_with_its_own_draws_alone(subject: Subject, tmp_path: Path) -> None:
+    two = dataclasses.replace(THREE, trials=2)
+    search(subject, two, tmp_path)
+    other = dataclasses.replace(two, ranges=dataclasses.replace(FAST, omega=(2e-3, 1e-2)))
+    before = (tmp_path / "search.json").read_text()
+    with pytest.raises(ConfigError, match=r"omega was \[0.001, 0.01\], now it is \[0.002, 0.01\]"):
+        search(subject, other, tmp_path, resume=True)
+    with pytest.raises(ConfigError, match="seed was 4, now it is 5"):
+        search(subject, dataclasses.replace(two, seed=5), tmp_path, resume=True)
+    assert (tmp_path / "search.json").read_text() == before
+    search(subject, THREE, tmp_path, resume=True)  # one trial more changes no draw
+    assert len(json.loads((tmp_path / "search.json").read_text())["trials"]) == 3
+    (tmp_path / "search.json").unlink()  # killed before the first trial ended: its checkpoint knows
+    with pytest.raises(CheckpointError, match="of another training: omega was"):
+        search(subject, other, tmp_path, resume=True)
+    (tmp_path / "search.json").write_text("{")
+    with pytest.raises(ConfigError, match="is damaged; remove it"):
+        search(subject, two, tmp_path, resume=True)

@@ -19,7 +19,7 @@ from gmic.errors import ConfigError, InputError
 from gmic.model import GMIC3D
 from gmic.train.initialise import initialise
 from gmic.train.step import StepOptions, StepResult, plain_step, train_step
-from tests.unit.gmic.small import CONFIG
+from tests.unit.gmic.small import CONFIG, Watched
 
 NARROW = dataclasses.replace(
     CONFIG, window_shape=(128, 96), patch_size=32, local_channels=(8, 8, 16, 16)
@@ -183,18 +183,6 @@ def test_batch_norm_sees_the_patches_of_the_whole_batch_once() -> None:
     for name, value in alone.local_network.state_dict().items():
         torch.testing.assert_close(model.local_network.state_dict()[name], value)
     assert int(model.local_network.bn1.num_batches_tracked) == 1
-
-
-class Watched:
-    """A volume that notes which slices it was asked for."""
-
-    def __init__(self, volume_DHW: NDArray[np.float32]) -> None:
-        self._volume, self.shape = volume_DHW, volume_DHW.shape
-        self.asked: list[int] = []
-
-    def __getitem__(self, index: int) -> NDArray[np.float32]:
-        self.asked.append(index)
-        return np.asarray(self._volume[index])
 
 
 def test_slices_without_saliency_are_left_out_and_nothing_changes() -> None:

@@ -18,7 +18,7 @@ from node.datasets.eligibility import Candidate, Excluded, Included, Object, Ref
 from node.datasets.rule import Kind, Rule, check_name
 from node.datasets.secret import keyed, load_key
 from node.datasets.strata import strata
-from node.errors import ConfigError
+from node.errors import ConfigError, Conflict
 from node.learning_models import Assessment, Pathology
 
 EXAM, TODAY = date(2020, 3, 1), date(2026, 1, 1)
@@ -107,7 +107,7 @@ def test_without_pathology_a_breast_is_negative_once_the_window_has_passed() -> 
 
 
 def test_labels_are_those_of_the_breast_with_their_revisions() -> None:
-    labels = {"L": pathology(), "R": pathology(malignant=False)}
+    labels = {"L": [pathology()], "R": [pathology(malignant=False)]}
     categories = {"L": Assessment(category=5, revision=2), "R": Assessment(category=1, revision=1)}
 
     (verdict,) = judge(study(pathology=labels, assessments=categories), RULE, TODAY, left)
@@ -172,13 +172,15 @@ def test_strata_of_a_header() -> None:
 
 
 def test_the_secret_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
-    key = load_key(tmp_path)
+    with pytest.raises(Conflict, match=r"datasets\.key is missing.*put back the copy"):
+        load_key(tmp_path)
+    key = load_key(tmp_path, make=True)
 
     path = tmp_path / "secret" / "datasets.key"
     assert load_key(tmp_path) == key
     assert len(key) == 32
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert load_key(tmp_path / "other") != key
+    assert load_key(tmp_path / "other", make=True) != key
     path.chmod(0o640)
     with pytest.raises(ConfigError, match="chmod 600"):
         load_key(tmp_path)

@@ -182,6 +182,67 @@ def test_swapped_breasts_are_named() -> None:
     assert outcomes(judge([left(2, MALIGNANT), right(3, MALIGNANT)], same)) == ["unchanged"] * 2
 
 
+NEITHER = Finding(False, False, FOUND)
+LATER = replace(MALIGNANT, found_on=FOUND + timedelta(days=60))
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        # a row of one breast is all the file says, or the other one is said to have nothing
+        ([right(2, MALIGNANT)], ["contradictory"]),
+        ([right(2, MALIGNANT), left(3, NEITHER)], ["contradictory"] * 2),
+        ([right(2, MALIGNANT), left(3, replace(NEITHER, found_on=DAY))], ["contradictory"] * 2),
+        # other findings, other days, and both breasts named
+        ([right(2, LATER)], ["matched"]),
+        ([right(2, BENIGN)], ["matched"]),
+        ([right(2, BOTH), left(3, NEITHER)], ["matched"] * 2),
+        ([left(2, NEITHER)], ["matched"]),
+        ([left(2, MALIGNANT), right(3, MALIGNANT)], ["unchanged", "matched"]),
+        ([left(2, MALIGNANT), right(3, NEITHER)], ["unchanged", "matched"]),
+        ([right(2, None, 5)], ["matched"]),
+    ],
+)
+@pytest.mark.parametrize("silent", [Said(), Said((NEITHER,))])
+def test_a_mirrored_file_is_a_swap_where_one_breast_has_nothing(
+    rows: list[Row], expected: list[str], silent: Said
+) -> None:
+    said = {(ID, "L"): Said((MALIGNANT,)), (ID, "R"): silent}
+    if rows[-1] == right(3, NEITHER) and silent.findings:
+        expected = ["unchanged", "unchanged"]
+    decision = judge(rows, said)
+    assert outcomes(decision) == expected
+    for verdict in decision.verdicts:
+        if verdict.outcome is Outcome.CONTRADICTORY:
+            assert "left and right may be swapped" in verdict.reason
+            assert "`tomonode label set`" in verdict.todo
+
+
+def test_exchanged_categories_cast_doubt_on_pathology() -> None:
+    said = {(ID, "L"): Said((), (5,)), (ID, "R"): Said((), (1,))}
+    swapped = judge([right(2, MALIGNANT, 5), left(3, None, 1)], said)
+    assert outcomes(swapped) == ["contradictory"] * 2
+    assert not swapped.changes
+    assert outcomes(judge([left(2, MALIGNANT, 5), right(3, None, 1)], said)) == [
+        "matched", "unchanged",
+    ]  # fmt: skip
+    assert outcomes(judge([right(2, MALIGNANT, 5)], said)) == ["matched"]
+    assert outcomes(judge([right(2, None, 4), left(3, None, 2)], said)) == ["matched"] * 2
+
+
+@pytest.mark.parametrize(("days", "late"), [(365, False), (366, True)])
+def test_a_finding_outside_the_window_is_said_in_every_report(days: int, late: bool) -> None:
+    studies = [study(1, study_date=TODAY - timedelta(days=400))]
+    found = replace(MALIGNANT, found_on=TODAY - timedelta(days=400 - days))
+    rules, catalogue = Rules(TODAY), Catalogue(studies)
+    table = LabelTable("UTF-8", "comma", (), (left(2, found),), ())
+    located = [locate(one, catalogue, rules) for one in table.rows]
+    for said, outcome in (({}, "matched"), ({(ID, "L"): Said((found,))}, "unchanged")):
+        [verdict] = decide(table, located, said).verdicts
+        assert verdict.outcome.value == outcome
+        assert ("outside the window of 365 days, not counted" in verdict.reason) is late
+
+
 FINDINGS = st.builds(Finding, st.booleans(), st.booleans(), st.sampled_from([FOUND, DAY]))
 ROWS = st.lists(
     st.builds(

@@ -10,16 +10,18 @@ from hypothesis import strategies as st
 
 from node.errors import InvalidLabel
 from node.labels import values
-from node.labels.rule import BEFORE_DAYS, Truth, Unknown, dicom_date, truth_of
+from node.labels.rule import BEFORE_DAYS, Truth, Unknown, dicom_date, passed_over, truth_of
 from node.learning_models import Pathology
 
 STUDY = date(2026, 3, 1)
 DAYS = st.integers(-400, 800)
 
 
-def pathology(days: int, benign: bool = False, malignant: bool = True) -> Pathology:
+def pathology(
+    days: int, benign: bool = False, malignant: bool = True, revision: int = 3
+) -> Pathology:
     found_on = STUDY + timedelta(days=days)
-    return Pathology(benign=benign, malignant=malignant, found_on=found_on, revision=3)
+    return Pathology(benign=benign, malignant=malignant, found_on=found_on, revision=revision)
 
 
 @pytest.mark.parametrize(
@@ -38,30 +40,46 @@ def pathology(days: int, benign: bool = False, malignant: bool = True) -> Pathol
     ],
 )
 def test_the_rule(found: int | None, asked: int, expected: Truth | str) -> None:
-    row = None if found is None else pathology(found)
-    answer = truth_of(row, STUDY, STUDY + timedelta(days=asked), 120)
+    rows = [] if found is None else [pathology(found)]
+    answer = truth_of(rows, STUDY, STUDY + timedelta(days=asked), 120)
     assert (answer.reason_code if isinstance(answer, Unknown) else answer) == expected
 
 
 def test_without_a_study_date_nothing_is_known() -> None:
-    answer = truth_of(pathology(5), None, STUDY, 120)
+    answer = truth_of([pathology(5)], None, STUDY, 120)
+    assert passed_over([pathology(500)], None, 120) == ""
     assert isinstance(answer, Unknown)
     assert answer.reason_code == "no-study-date"
 
 
 def test_neither_after_all_is_a_truth_of_its_revision() -> None:
     row = pathology(5, benign=False, malignant=False)
-    assert truth_of(row, STUDY, STUDY, 120) == Truth(False, False, 3)
+    assert truth_of([row], STUDY, STUDY, 120) == Truth(False, False, 3)
+
+
+def test_a_finding_outside_the_window_does_not_undo_one_inside() -> None:
+    inside, late, early = pathology(20, revision=1), pathology(130, revision=2), pathology(-31)
+    said = f"revision 2 of {late.found_on}: outside the window of 120 days, not counted"
+    for today in (STUDY, STUDY + timedelta(days=999)):
+        assert truth_of([late, inside], STUDY, today, 120) == Truth(False, True, 1)
+        assert truth_of([early, late, inside], STUDY, today, 120) == Truth(False, True, 1)
+    assert passed_over([late, inside], STUDY, 120) == said
+    taken_back = pathology(20, malignant=False, revision=3)
+    assert truth_of([taken_back, late, inside], STUDY, STUDY, 120) == Truth(False, False, 3)
+    assert passed_over([taken_back, late, inside], STUDY, 120) == ""
+    open_ = truth_of([late], STUDY, STUDY, 120)
+    assert isinstance(open_, Unknown)
+    assert said in open_.reason
 
 
 @given(found=st.none() | DAYS, asked=DAYS, later=st.integers(0, 400), window=st.integers(0, 500))
 def test_what_is_known_stays_known(found: int | None, asked: int, later: int, window: int) -> None:
     """Time alone never changes a truth, and a breast is never negative while its window is open."""
-    row = None if found is None else pathology(found)
+    rows = [] if found is None else [pathology(found)]
     today = STUDY + timedelta(days=asked)
-    first = truth_of(row, STUDY, today, window)
+    first = truth_of(rows, STUDY, today, window)
     if isinstance(first, Truth):
-        assert truth_of(row, STUDY, today + timedelta(days=later), window) == first
+        assert truth_of(rows, STUDY, today + timedelta(days=later), window) == first
         assert first.pathology_revision is not None or asked > window
     else:
         assert asked <= window

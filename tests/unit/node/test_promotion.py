@@ -57,6 +57,14 @@ def test_the_margin_is_a_setting() -> None:
     assert refusal(changed(malignant_breasts=1), ACTIVE, Terms(min_malignant=1)) is None
 
 
+def test_configured_weights_that_answer_must_be_compared_with() -> None:
+    answering = Terms(configured=True)
+    found = refusal(ALONE, None, answering)
+    assert found is not None
+    assert "TOMONODE_WEIGHTS answer now" in found
+    assert refusal(GOOD, ACTIVE, answering) is None
+
+
 @pytest.mark.parametrize(
     ("signed", "terms", "wanted"),
     [

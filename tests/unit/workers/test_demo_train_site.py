@@ -35,9 +35,9 @@ def test_every_split_of_every_size_has_both_classes(count: int) -> None:
 def test_windows_have_passed_but_for_the_recent_patient() -> None:
     past = site.past_patients(20, TODAY)
 
-    assert all(isinstance(truth_of(None, p.study_date, TODAY), Truth) for p in past)
+    assert all(isinstance(truth_of((), p.study_date, TODAY), Truth) for p in past)
     recent = site.recent_patient(21, TODAY)
-    assert isinstance(truth_of(None, recent.study_date, TODAY), Unknown)
+    assert isinstance(truth_of((), recent.study_date, TODAY), Unknown)
     assert len({p.patient_id for p in (*past, recent, site.new_patient(22, TODAY))}) == 22
 
 

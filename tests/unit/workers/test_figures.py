@@ -6,11 +6,13 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from gmic.evaluate import roc
 from node.learning_models import DatasetItem
 from workers.figures import Measured, Split, measure
+from workers.located import Located
 from workers.scoring import Failed, Scores
 
 VIEWS = ("CC", "MLO")
@@ -133,3 +135,21 @@ def test_one_class_has_no_area_and_one_version_no_difference() -> None:
     assert benign["auc"]["value"] == pytest.approx(0.5)
     assert benign["difference"] is None
     assert all(point["class"] == "benign" for point in found["operating_points"])
+
+
+def test_images_with_lesions_are_shown_with_the_candidates_saliency() -> None:
+    split = _split(TEST, {"new": 0.6})
+    shown = (("L CC, drawn: malignant", "test.0.CC"), ("gone", "test.3.CC"))
+    asked: list[str] = []
+
+    def picture_of(uid: str) -> Image.Image | None:
+        asked.append(uid)
+        return Image.new("RGB", (8, 8)) if uid == "test.0.CC" else None
+
+    located = Located(gallery=shown)
+    page = measure(["new"], split, split, [], ABOUT, located, picture_of).page
+    gallery = page[page.index("<h2>Saliency</h2>") : page.index("<h2>Worst cases</h2>")]
+    assert gallery.count("data:image/webp") == 1
+    assert "L CC, drawn: malignant" in gallery
+    assert "gone" not in gallery
+    assert {"test.0.CC", "test.3.CC"} <= set(asked)

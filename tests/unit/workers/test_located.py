@@ -128,6 +128,23 @@ def test_a_version_that_looks_at_the_lesion_has_the_better_figures() -> None:
     assert located.charts[0][1].lstrip().startswith("<?xml")
 
 
+def test_some_images_that_were_drawn_on_are_shown() -> None:
+    """Both classes, whatever their number, and never more than a page takes."""
+    items = [item(n) for n in range(9)]
+    for one in items:
+        one.laterality, one.view = "L", "CC"
+    places = {f"1.{n}": "benign" if n == 8 else "malignant" for n in range(1, 9)}
+    lesions = {
+        uid: (Lesion("benign" if label == "benign" else "malignant", Box(0, *WHERE, 20, 20)),)
+        for uid, label in places.items()
+    }
+    looks = {"v": {one.sop_uid: look() for one in items}}
+    located = locate(["v"], Read(items, looks, lambda *_: saliency(None)), lesions)
+    assert [uid for _, uid in located.gallery] == ["1.1", "1.8", "1.2", "1.3", "1.4", "1.5"]
+    assert located.gallery[0][0].startswith("L CC, drawn: malignant; v scores 0.500 malignant")
+    assert "drawn: benign" in located.gallery[1][0]
+
+
 def test_a_lesion_outside_of_the_window_is_missed() -> None:
     transform = WindowTransform(SHAPE, (3, 64, 64), 0, 0, False, (0, 0, 64, 64))
     cut = Look((0.5, 0.5), (0, 1, 2), False, transform, FIELD, ())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
@@ -13,10 +14,14 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+import torch
 
 from dicom_io.errors import UnreadableDataset
 from dicom_io.header import read_header
+from gmic.engine.reduced import require_bfloat16
+from gmic.errors import ConfigError as ModelConfigError
 from node.config import Settings
+from node.errors import ConfigError
 from node.model_version import model_version
 from tests.conftest import make_settings
 from tests.unit.workers.breasts import write_marked
@@ -120,11 +125,59 @@ def test_files_that_are_no_dicom_alone_are_an_error(tmp_path: Path, quick: Setti
         predict_files([tmp_path], tmp_path / "out", quick)
 
 
+def test_a_truncated_file_alone_is_named_with_its_reason(tmp_path: Path, quick: Settings) -> None:
+    whole = write_marked(tmp_path / "whole", "L", "CC", SHAPE, (0, 300, 90)).read_bytes()
+    cut = tmp_path / "cut.dcm"
+    cut.write_bytes(whole[:400])
+    with pytest.raises(UnreadableDataset) as reason:
+        read_header(cut)
+    with pytest.raises(NothingReadable, match="none of 1 files is DICOM") as raised:
+        predict_files([cut], tmp_path / "out", quick)
+    assert f"{cut}: {reason.value}" in str(raised.value)
+
+
 def test_what_is_loaded_is_what_runs_are_queued_for(quick: Settings) -> None:
     identity = Predictor.load(quick).identity
     assert identity.version == model_version(quick)
     assert identity.operating_point == quick.segment_threshold
     assert len(identity.weights_sha256) == 64
+
+
+def _texts(path: Path) -> str:
+    """Every value of a DICOM file, as text."""
+    values = pydicom.dcmread(path, stop_before_pixels=True).iterall()
+    return "\n".join(str(element.value) for element in values if element.VR != "SQ")
+
+
+def test_results_say_which_engine_made_them(
+    written: tuple[dict[str, Any], Path, list[str]], inputs: Path, quick: Settings, tmp_path: Path
+) -> None:
+    try:
+        require_bfloat16(torch.device("cpu"))
+    except ModelConfigError as error:
+        pytest.skip(str(error))
+    summary, out, _ = written
+    faster = quick.model_copy(update={"engine": "bfloat16", "device": "cpu"})
+    again = predict_files([inputs / "copy.dcm"], tmp_path, faster)
+    assert (summary["model"]["engine"], again["model"]["engine"]) == ("exact", "bfloat16")
+    assert again["studies"][0]["run_id"] not in {s["run_id"] for s in summary["studies"]}
+    for found, folder, engine in ((summary, out, "exact"), (again, tmp_path, "bfloat16")):
+        files = [f for s in found["studies"] for f in s["files"] if f["kind"] in ("SEG", "SR")]
+        assert {f["kind"] for f in files} == {"SEG", "SR"}
+        for file in files:
+            said = re.findall(r"engine ?= ?(\w+)", _texts(folder / file["path"]))
+            assert set(said) == {engine}, file["path"]
+
+
+def test_an_engine_that_cannot_run_is_one_line(
+    quick: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": "an old one"})
+    faster = quick.model_copy(update={"engine": "bfloat16", "device": "cpu"})
+    with pytest.raises(
+        ConfigError, match=r"TOMONODE_ENGINE='bfloat16'.*an old one.*use engine 'exact'"
+    ):
+        Predictor.load(faster)
 
 
 @pytest.mark.parametrize("ahead", [False, True])
