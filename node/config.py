@@ -67,6 +67,16 @@ class Settings(BaseSettings):
     tls_key: Path | None = None  # None: in the same file
     tls_authorities: Path | None = None  # PEM; set: clients of the TLS port must show a certificate
 
+    # what others may ask of the node, and what it fetches (`node.dimse`, `node.dicomweb`, `node.pulls`)
+    query_limit: int = Field(1000, ge=1)  # matches of one query
+    commitment_deadline_s: float = Field(86400.0, gt=0)
+    pull_attempts: int = Field(3, ge=1)
+    pull_limit_s: float = Field(3600.0, gt=0)  # of one study on its way
+
+    rules: Path | None = (
+        None  # routing rules (`node.rules`); None: every study, the active model, all peers
+    )
+
     # when a study counts as complete
     quiet_s: float = Field(60.0, ge=0)
     views_quiet_s: float = Field(2.0, ge=0)

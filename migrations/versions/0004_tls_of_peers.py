@@ -24,6 +24,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Undo."""
-    with op.batch_alter_table("peers", schema=None) as batch_op:
-        batch_op.drop_column("pin_sha256")
-        batch_op.drop_column("tls")
+    op.drop_column("peers", "pin_sha256")
+    op.drop_column("peers", "tls")
