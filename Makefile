@@ -51,13 +51,15 @@ STUDY ?= quick
 learn: setup
 	@$(BIN)/python -m gmic.study $(STUDY) --out "$(or $(OUT),study/$(STUDY))" $(ARGS)
 
-# rewrite the lock files with the newest versions that pyproject.toml and requirements-s3.in allow
+# rewrite the lock files with the newest versions that pyproject.toml and the .in files allow
 lock: setup
 	@$(BIN)/pip-compile --quiet --upgrade --extra dev --strip-extras --allow-unsafe --no-header --annotation-style line \
 	  --no-emit-index-url --no-emit-find-links --output-file requirements.lock pyproject.toml
 	@sed -i 's/^\(torch==[0-9.]*\)+cpu/\1/' requirements.lock # any build of that version: CPU or CUDA
 	@$(BIN)/pip-compile --quiet --upgrade --strip-extras --no-header --annotation-style line --constraint requirements.lock \
 	  --no-emit-index-url --no-emit-find-links --output-file requirements-s3.lock requirements-s3.in
+	@$(BIN)/pip-compile --quiet --upgrade --strip-extras --no-header --annotation-style line --constraint requirements.lock \
+	  --no-emit-index-url --no-emit-find-links --output-file requirements-interop.lock requirements-interop.in
 
 # the OHIF viewer, as its makers publish it, for `tomonode web` to serve (docs/viewer.md); needs npm, 50 MB, no root
 OHIF := 3.13.2
