@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo demo-train test check format bench bench-table1 learn lock clean
+.PHONY: setup demo demo-train test check format bench bench-table1 learn lock viewer clean
 
 setup: $(VENV)/.ready
 
@@ -51,13 +51,29 @@ STUDY ?= quick
 learn: setup
 	@$(BIN)/python -m gmic.study $(STUDY) --out "$(or $(OUT),study/$(STUDY))" $(ARGS)
 
-# rewrite the lock files with the newest versions that pyproject.toml and requirements-s3.in allow
+# rewrite the lock files with the newest versions that pyproject.toml and the .in files allow
 lock: setup
 	@$(BIN)/pip-compile --quiet --upgrade --extra dev --strip-extras --allow-unsafe --no-header --annotation-style line \
 	  --no-emit-index-url --no-emit-find-links --output-file requirements.lock pyproject.toml
 	@sed -i 's/^\(torch==[0-9.]*\)+cpu/\1/' requirements.lock # any build of that version: CPU or CUDA
 	@$(BIN)/pip-compile --quiet --upgrade --strip-extras --no-header --annotation-style line --constraint requirements.lock \
 	  --no-emit-index-url --no-emit-find-links --output-file requirements-s3.lock requirements-s3.in
+	@$(BIN)/pip-compile --quiet --upgrade --strip-extras --no-header --annotation-style line --constraint requirements.lock \
+	  --no-emit-index-url --no-emit-find-links --output-file requirements-interop.lock requirements-interop.in
+
+# the OHIF viewer, as its makers publish it, for `tomonode web` to serve (docs/viewer.md); needs npm, 50 MB, no root
+OHIF := 3.13.2
+OHIF_SHA512 := WZdxmpmG7rqFgW9ZJLcbgr3XCtLi1KDNPoMaeY5PPe6j4G4fjEjjkycZM6C6Zk2F87BKxFfpq+jd5xXZB9E8EA==
+TOMONODE_HOME ?= var
+viewer:
+	@command -v npm >/dev/null || { echo "tomonode: npm is needed to fetch the viewer; apt-get install npm" >&2; exit 2; }
+	@set -e; mkdir -p "$(TOMONODE_HOME)"; new="$$(mktemp -d "$(TOMONODE_HOME)/viewer-XXXXXX")"; trap 'rm -rf "$$new"' EXIT; \
+	  npm pack --silent --pack-destination "$$new" "@ohif/app@$(OHIF)" >/dev/null; \
+	  found="$$($(PYTHON) -c 'import base64, hashlib, sys; print(base64.b64encode(hashlib.sha512(open(sys.argv[1], "rb").read()).digest()).decode())' "$$new/ohif-app-$(OHIF).tgz")"; \
+	  [ "$$found" = "$(OHIF_SHA512)" ] || { echo "tomonode: the package's sha512 is $$found, not the pinned one; nothing installed" >&2; exit 1; }; \
+	  tar -xzf "$$new/ohif-app-$(OHIF).tgz" -C "$$new"; cp "$$new/package/LICENSE" "$$new/package/dist/LICENSE"; \
+	  rm -rf "$(TOMONODE_HOME)/viewer"; mv "$$new/package/dist" "$(TOMONODE_HOME)/viewer"; \
+	  echo "OHIF $(OHIF) is in $(TOMONODE_HOME)/viewer; start \`tomonode web\` again"
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -14,6 +14,7 @@ from dicom_io.header import InstanceHeader, integer, item, items, numbers, text
 from dicom_io.orientation import Side
 from dicom_io.parse import ParsedDataset
 from dicom_io.pixels import PixelFormat
+from dicom_io.recognise import Kind, kind_of
 
 _READ: Final = (syntaxes.BREAST_TOMOSYNTHESIS, syntaxes.MAMMOGRAPHY_PRESENTATION)
 _REFUSED: Final = {
@@ -34,12 +35,19 @@ _MAX_FRAME_PIXELS: Final = 1 << 26  # twice the largest detector; a larger frame
 def check_class(header: InstanceHeader, dataset: Dataset) -> None:
     """Refuse every storage class but Breast Tomosynthesis and Digital Mammography For Presentation."""
     uid = header.sop_class_uid
+    if kind_of(header) is Kind.PRIVATE_TOMO:
+        raise ImageRefused(RefusalCode.PRIVATE_TOMOSYNTHESIS, _name(uid))
     if uid in _REFUSED:
         raise ImageRefused(_REFUSED[uid], _name(uid))
     if uid.startswith(_DOCUMENTS):
         raise ImageRefused(RefusalCode.DOCUMENT, _name(uid))
     if uid not in _READ:
         raise ImageRefused(RefusalCode.NOT_A_BREAST_IMAGE, _name(uid))
+    check_use(header, dataset)
+
+
+def check_use(header: InstanceHeader, dataset: Dataset) -> None:
+    """Refuse images For Processing and of quality control, whatever their class."""
     if header.presentation_intent == "FOR PROCESSING":
         raise ImageRefused(RefusalCode.FOR_PROCESSING)
     if text(dataset, "QualityControlImage").upper() == "YES":
@@ -111,6 +119,9 @@ def pixel_format(parsed: ParsedDataset, header: InstanceHeader) -> PixelFormat:
         padding=_padding(dataset),
         rescale=_rescale(dataset),
         transfer_syntax_uid=syntax,
+        word_swapped=syntax == syntaxes.EXPLICIT_BIG
+        and allocated == 8
+        and parsed.pixels.vr != "OB",
     )
     _check_syntax(form, parsed.pixels.length is None)
     return form
@@ -126,8 +137,10 @@ def _check_syntax(form: PixelFormat, encapsulated: bool) -> None:
         raise ImageRefused(
             RefusalCode.PIXEL_FORMAT, f"pixel data does not have the form of {_name(syntax)}"
         )
-    if syntax == syntaxes.EXPLICIT_BIG and form.bits_allocated == 8:
-        raise ImageRefused(RefusalCode.PIXEL_FORMAT, "8 bits in big-endian words")
+    if form.word_swapped and form.frame_bytes % 2:
+        raise ImageRefused(
+            RefusalCode.PIXEL_FORMAT, "frames of odd length, 8 bits in big-endian words"
+        )
 
 
 def _padding(dataset: Dataset) -> tuple[int, int] | None:

@@ -14,7 +14,7 @@ Two coordinate systems meet here, and only here:
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ from pydicom.dataset import Dataset
 from dicom_io import accept, pixels
 from dicom_io.codes import ViewFamily
 from dicom_io.errors import ImageRefused, RefusalCode
-from dicom_io.frame_geometry import frame_geometry
+from dicom_io.frame_geometry import FrameGeometry, frame_geometry
 from dicom_io.header import (
     InstanceHeader,
     header_from_dataset,
@@ -41,11 +41,17 @@ from dicom_io.header import (
 )
 from dicom_io.orientation import Orientation, Side, judge
 from dicom_io.parse import ParsedDataset, inflated, parse
-from dicom_io.syntaxes import BREAST_TOMOSYNTHESIS, DEFLATED
+from dicom_io.syntaxes import (
+    BREAST_TOMOSYNTHESIS,
+    DEFLATED,
+    JPEG_LOSSY_SYNTAXES,
+    MAMMOGRAPHY_PRESENTATION,
+)
 
-_VALUE_LIMIT = (
+VALUE_LIMIT = (
     64 << 20
 )  # bytes of one header value; the per-frame groups of a long stack come to a few megabytes
+Loader = Callable[[int, NDArray[np.uint16]], None]  # stored frame, where to
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +100,8 @@ class MammogramImage:
     def read_frame(self, stored_frame: int) -> NDArray[np.uint16]:
         """One frame (H, W) in stored rows and columns, as grey values with a dark background. Raises ImageRefused."""
         frame_HW = np.empty((self.rows, self.columns), np.uint16)
-        with self._opened() as fd:
-            pixels.read_frame(fd, self.spans[stored_frame], self.form, stored_frame, frame_HW)
+        with self._loader() as load:
+            load(stored_frame, frame_HW)
         return frame_HW
 
     def read_volume(self, workers: int | None = None) -> NDArray[np.uint16]:
@@ -106,13 +112,8 @@ class MammogramImage:
         """
         volume_DHW = np.empty((self.number_of_frames, self.rows, self.columns), np.uint16)
         middle = self.number_of_frames // 2
-        with self._opened() as fd:
-
-            def load(index: int, out_HW: NDArray[np.uint16]) -> None:
-                stored = self.source_frames[index]
-                pixels.read_frame(fd, self.spans[stored], self.form, stored, out_HW)
-
-            load(middle, volume_DHW[middle])
+        with self._loader() as load:
+            load(self._middle, volume_DHW[middle])
             if (
                 "orientation" not in self.__dict__
             ):  # fill the cached property from the frame at hand
@@ -122,7 +123,8 @@ class MammogramImage:
                 volume_DHW[middle] = volume_DHW[middle, ::-1, ::-1].copy()
             others = [index for index in range(self.number_of_frames) if index != middle]
             with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
-                for _ in pool.map(lambda index: load(index, turned_DHW[index]), others):
+                stored = [self.source_frames[index] for index in others]
+                for _ in pool.map(load, stored, (turned_DHW[index] for index in others)):
                     pass
         return volume_DHW
 
@@ -135,10 +137,16 @@ class MammogramImage:
         return (self.rows - 1 - row, self.columns - 1 - column) if self.flipped else (row, column)
 
     @contextmanager
-    def _opened(self) -> Iterator[int]:
+    def _loader(self) -> Iterator[Loader]:
+        """What reads one stored frame into an array, while the file is open; threads may share it."""
         end = max(offset + length for spans in self.spans for offset, length in spans)
-        with _data_set(self.path, self.form.transfer_syntax_uid, end) as file:
-            yield file.fileno()
+        with data_set(self.path, self.form.transfer_syntax_uid, end) as file:
+
+            def load(stored_frame: int, out_HW: NDArray[np.uint16]) -> None:
+                spans = self.spans[stored_frame]
+                pixels.read_frame(file.fileno(), spans, self.form, stored_frame, out_HW)
+
+            yield load
 
 
 def open_image(path: str | Path) -> MammogramImage:
@@ -149,13 +157,13 @@ def open_image(path: str | Path) -> MammogramImage:
     """
     path = Path(path)
     with path.open("rb") as file:
-        parsed = parse(file, limit=_VALUE_LIMIT)
+        parsed = parse(file, limit=VALUE_LIMIT)
     header = header_from_dataset(parsed.dataset, parsed.transfer_syntax_uid)
     dataset = parsed.dataset
     accept.check_class(header, dataset)
     side, view = accept.side_of(header), accept.view_of(header, dataset)
     form = accept.pixel_format(parsed, header)
-    spans, warnings = _frames(path, parsed, header, form)
+    spans, warnings = frames_of(path, parsed, header, form)
     tomosynthesis = header.sop_class_uid == BREAST_TOMOSYNTHESIS
     geometry = frame_geometry(dataset, len(spans))
     return MammogramImage(
@@ -177,14 +185,14 @@ def open_image(path: str | Path) -> MammogramImage:
         slice_spacing_mm=geometry.slice_spacing_mm,
         slice_thickness_mm=geometry.slice_thickness_mm,
         frame_of_reference_uid=header.frame_of_reference_uid,
-        window=_window(dataset),
+        window=window_of(dataset),
         form=form,
         spans=spans,
-        warnings=(*warnings, *_oddities(dataset, geometry.duplicate_positions)),
+        warnings=(*warnings, *oddities(header, dataset, geometry)),
     )
 
 
-def _frames(
+def frames_of(
     path: Path, parsed: ParsedDataset, header: InstanceHeader, form: pixels.PixelFormat
 ) -> tuple[tuple[tuple[pixels.Span, ...], ...], list[str]]:
     """The frames that are there. Number of Frames and the per-frame items may disagree; the pixel data rules, as long
@@ -194,7 +202,7 @@ def _frames(
     stated = header.number_of_frames or 1
     described = len(items(parsed.dataset, "PerFrameFunctionalGroupsSequence"))
     end = parsed.pixels.offset + (parsed.pixels.length or 0)
-    with _data_set(path, parsed.transfer_syntax_uid, end) as file:
+    with data_set(path, parsed.transfer_syntax_uid, end) as file:
         size = os.fstat(file.fileno()).st_size
         spans = pixels.frame_spans(file, parsed.pixels, form, stated, described, size)
     found = len(spans)
@@ -211,16 +219,37 @@ def _frames(
     ]
 
 
-def _oddities(dataset: Dataset, duplicate_positions: bool) -> Iterator[str]:
-    if duplicate_positions:
+def oddities(header: InstanceHeader, dataset: Dataset, geometry: FrameGeometry) -> Iterator[str]:
+    """What a reader of the results should know of the source; see `dicom_io.input_policy`."""
+    if geometry.duplicate_positions:
         yield "several frames have one position: they are taken in the order of their stack numbers, or as stored"
+    if geometry.spacing_mm is None:
+        yield "the header gives no pixel spacing: nothing is measured in millimetres"
+    if header.frame_of_reference_uid is None and header.sop_class_uid != MAMMOGRAPHY_PRESENTATION:
+        yield "the header names no frame of reference: results refer to frames, not to places in the patient"
     if len(sides := stated_sides(dataset)) > 1 and len(set(sides)) > 1:
         yield f"laterality is given as {' and '.join(sides)}: the first rules"
-    if text(dataset, "LossyImageCompression") == "01":
-        yield "the image was compressed with loss"
+    if header.implant or "ID" in header.view_modifiers:
+        how = "is displaced from this view" if "ID" in header.view_modifiers else "is in this view"
+        yield f"the breast has an implant, which {how}: the image is read like any other"
+    if loss := _loss(header, dataset):
+        yield loss
 
 
-def _window(dataset: Dataset) -> tuple[float, float] | None:
+def _loss(header: InstanceHeader, dataset: Dataset) -> str:
+    """A note on lossy compression (PS3.3 C.7.6.1.1.5), past or present, with the ratios of its steps; "" for none."""
+    said = text(dataset, "LossyImageCompression") == "01"
+    if not said and header.transfer_syntax_uid not in JPEG_LOSSY_SYNTAXES:
+        return ""
+    ratios = " and then ".join(
+        f"{ratio:g} to 1" for ratio in numbers(dataset, "LossyImageCompressionRatio") if ratio > 0
+    )
+    unsaid = "" if said else ", which its header does not say"
+    return f"the image was compressed with loss ({ratios or 'ratio not given'}){unsaid}"
+
+
+def window_of(dataset: Dataset) -> tuple[float, float] | None:
+    """Centre and width of the first VOI window given (PS3.3 C.11.2.1.2), of the groups, else of the image."""
     shared = item(item(dataset, "SharedFunctionalGroupsSequence"), "FrameVOILUTSequence")
     first = item(item(dataset, "PerFrameFunctionalGroupsSequence"), "FrameVOILUTSequence")
     for source in (shared, first, dataset):
@@ -231,7 +260,7 @@ def _window(dataset: Dataset) -> tuple[float, float] | None:
 
 
 @contextmanager
-def _data_set(path: Path, transfer_syntax_uid: str, end: int) -> Iterator[BinaryIO]:
+def data_set(path: Path, transfer_syntax_uid: str, end: int) -> Iterator[BinaryIO]:
     """The file whose offsets the frames were found at: a deflated data set is inflated to disk up to `end`."""
     with path.open("rb") as file:
         if transfer_syntax_uid != DEFLATED:

@@ -35,8 +35,12 @@ class RefusalCode(StrEnum):
     )
     SECONDARY_CAPTURE = (
         "secondary-capture",
-        "Secondary capture, the private form of tomosynthesis included, is not read; "
-        "tomosynthesis must be sent as Breast Tomosynthesis Image Storage.",
+        "Secondary captures are not read; tomosynthesis must be sent as Breast Tomosynthesis Image Storage.",
+    )
+    PRIVATE_TOMOSYNTHESIS = (
+        "private-tomosynthesis",
+        "This secondary capture holds tomosynthesis in its maker's private form, which is not read; "
+        "have it sent as Breast Tomosynthesis Image Storage.",
     )
     FOR_PROCESSING = (
         "for-processing",
@@ -51,6 +55,13 @@ class RefusalCode(StrEnum):
         "partial-view",
         "Spot compression, magnification and other views of a part of the breast are not analysed.",
     )
+    SERIES_SHORT = "series-short", "The series has too few slices for a volume."
+    SERIES_DIFFERS = "series-differs", "The slices of the series do not fit together."
+    SERIES_POSITIONS = (
+        "series-positions",
+        "The slices of the series have no places in which they could be ordered.",
+    )
+    SERIES_GAP = "series-gap", "Slices of the series are missing."
     FRAME_COUNT = "frame-count", "The stated number of frames and the pixel data disagree."
     COLOUR = "colour", "Colour images are not analysed."
     PIXEL_FORMAT = (

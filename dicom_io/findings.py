@@ -97,6 +97,8 @@ class ImageFindings:
     """All that the model said about one image; both tuples are empty where it found nothing.
 
     `notes` are plain sentences for the report (a corrected laterality, a header that lies); no patient attribute.
+    `levels` holds the scores pixel by pixel, for the writers that store them: per label uint8 (H, W) by 0-based
+    source frame, 255 for a score of 1. Frames may be made when asked for (`seg_values.LevelFrames`).
     """
 
     source: SourceRef
@@ -104,6 +106,7 @@ class ImageFindings:
     segments: tuple[Segment, ...] = ()
     regions: tuple[Region, ...] = ()
     notes: tuple[str, ...] = ()
+    levels: Mapping[Label, Mapping[int, NDArray[np.uint8]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -118,12 +121,27 @@ class SegmentationRef:
 
 
 @dataclass(frozen=True)
+class KeyImageRef:
+    """A picture written as a DICOM object for one frame of a source image (0-based), as far as a document needs it."""
+
+    source_sop_instance_uid: str
+    frame: int
+    series_instance_uid: str
+    sop_class_uid: str
+    sop_instance_uid: str
+
+
+@dataclass(frozen=True)
 class Excluded:
-    """An instance of the study that the model did not read, and why (a plain sentence, no patient attribute)."""
+    """An instance of the study that the model did not read, and why (a plain sentence, no patient attribute).
+
+    Without its series a report names it in words only, since references in a document go by series.
+    """
 
     sop_instance_uid: str
     sop_class_uid: str
     reason: str
+    series_instance_uid: str = ""
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def frame_geometry(dataset: Dataset, count: int) -> FrameGeometry:
         slice_thickness_mm=_first_positive(measures, "SliceThickness"),
         positions_mm=None if positions is None else tuple(positions.tolist()),
         duplicate_positions=repeated,
-        source_frames=tuple(range(count)) if order_by is None else _ordered(order_by),
+        source_frames=tuple(range(count)) if order_by is None else ordered(order_by),
     )
 
 
@@ -106,7 +106,8 @@ def _stack_places(frames: list[Dataset]) -> NDArray[np.float64] | None:
     return np.array(values) if values and len(set(values)) == len(frames) else None
 
 
-def _ordered(places: NDArray[np.float64]) -> tuple[int, ...]:
+def ordered(places: NDArray[np.float64]) -> tuple[int, ...]:
+    """Indices of `places` (one a frame) in spatial order, in the direction in which most of the frames run already."""
     order = np.argsort(places, kind="stable")
     runs_down = float(np.sum(np.diff(order) > 0)) < (len(order) - 1) / 2
     return tuple(int(index) for index in (order[::-1] if runs_down else order))

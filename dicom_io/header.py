@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
@@ -19,6 +19,11 @@ from dicom_io import codes
 from dicom_io.errors import UnreadableDataset
 from dicom_io.parse import PARSE_ERRORS, check_complete, parse
 
+# Private groups (PS3.5 7.8) that vendors keep tomosynthesis in; their creators tell whose it is.
+_PAYLOAD_GROUPS: Final = (0x7E01, 0x7F01)
+_CREATORS: Final = tuple(
+    Tag(group, element) for group in _PAYLOAD_GROUPS for element in range(0x10, 0x14)
+)
 _TAGS = [
     Tag(keyword)
     for keyword in (
@@ -36,7 +41,9 @@ _TAGS = [
         "StudyDescription",
         "SeriesDescription",
         "ManufacturerModelName",
+        "AnatomicRegionSequence",
         "PatientID",
+        "BodyPartExamined",
         "ViewPosition",
         "StudyInstanceUID",
         "SeriesInstanceUID",
@@ -53,11 +60,12 @@ _TAGS = [
         "Columns",
         "BitsAllocated",
         "BitsStored",
+        "BreastImplantPresent",
         "ViewCodeSequence",
         "SharedFunctionalGroupsSequence",
         "PerFrameFunctionalGroupsSequence",
     )
-]
+] + list(_CREATORS)
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,8 @@ class InstanceHeader:
     """One DICOM instance without its pixels. Text is "" and a number None where the object does not say.
 
     `laterality` is "L", "R", "B" or None; `view` an abbreviation of `codes.VIEWS` or None. Dates and times are as
-    stored (YYYYMMDD, HHMMSS.ffffff).
+    stored (YYYYMMDD, HHMMSS.ffffff). `implant` is Breast Implant Present (0028,1300). `anatomic_region` is a code
+    value, `payload_creators` whose the private groups are that may hold tomosynthesis.
     """
 
     sop_class_uid: str
@@ -99,6 +108,10 @@ class InstanceHeader:
     photometric: str
     bits_allocated: int | None
     bits_stored: int | None
+    body_part: str
+    anatomic_region: str
+    implant: bool | None
+    payload_creators: tuple[str, ...]
 
 
 def read_header(source: str | Path | BinaryIO) -> InstanceHeader:
@@ -149,6 +162,10 @@ def header_from_dataset(dataset: Dataset, transfer_syntax_uid: str) -> InstanceH
         photometric=text(dataset, "PhotometricInterpretation"),
         bits_allocated=integer(dataset, "BitsAllocated"),
         bits_stored=integer(dataset, "BitsStored"),
+        body_part=text(dataset, "BodyPartExamined").upper(),
+        anatomic_region=_anatomic_region(dataset),
+        implant={"YES": True, "NO": False}.get(text(dataset, "BreastImplantPresent").upper()),
+        payload_creators=tuple(_creators(dataset)),
     )
 
 
@@ -183,6 +200,24 @@ def view_of(dataset: Dataset) -> tuple[str | None, tuple[str, ...]]:
         known = codes.modifier_from_code(value)
         modifiers.append(known.name if known else value)
     return (view.name if view else None), tuple(name for name in modifiers if name)
+
+
+def _anatomic_region(dataset: Dataset) -> str:
+    """The region's code value: of the frames' anatomy, else of the image."""
+    shared = item(item(dataset, "SharedFunctionalGroupsSequence"), "FrameAnatomySequence")
+    return text(item(shared, "AnatomicRegionSequence"), "CodeValue") or text(
+        item(dataset, "AnatomicRegionSequence"), "CodeValue"
+    )
+
+
+def _creators(dataset: Dataset) -> Iterator[str]:
+    for tag in _CREATORS:
+        try:
+            element = dataset.get(tag)
+        except PARSE_ERRORS:
+            continue
+        if element is not None and isinstance(element.value, str) and element.value.strip():
+            yield element.value.strip()
 
 
 # --- Lenient access: a malformed optional attribute is an absent one ---

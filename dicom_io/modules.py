@@ -198,6 +198,15 @@ def reference_item(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
     return item
 
 
+def copy_lossy_compression(source: Dataset, target: Dataset) -> None:
+    """Say of a result whether its source was ever compressed with loss, and how (PS3.3 C.7.6.1.1.5)."""
+    lossy = text(source, "LossyImageCompression") == "01"
+    target.LossyImageCompression = "01" if lossy else "00"
+    for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
+        if lossy and values(source, keyword):
+            target[keyword] = source[keyword]
+
+
 def disclaimer(run: RunContext) -> str:
     """The sentence every result carries, with what there is to know of the weights."""
     return f"{NOTICE} {caveat_of(run.algorithm)}".rstrip()

@@ -1,4 +1,4 @@
-"""Pictures for people: a key slice with the regions a model marked, as PNG.
+"""Pictures for people: a key slice with the regions a model marked, as PNG or for a DICOM object.
 
 Every picture carries the research notice, and what there is to know of the weights, in a bar of its
 own below the image, so that no copy loses them and nothing of the breast is covered.
@@ -39,7 +39,23 @@ def key_slice_png(
     caveat: str = "",
     window: tuple[float, float] | None = None,
 ) -> bytes:
+    """The picture of `key_slice_rgb` as PNG; its arguments and errors."""
+    rgb_HWC = key_slice_rgb(frame_HW, masks, regions, title, caveat=caveat, window=window)
+    return _png(Image.fromarray(rgb_HWC))
+
+
+def key_slice_rgb(
+    frame_HW: NDArray[np.uint16],
+    masks: Mapping[Label, NDArray[np.bool_]],
+    regions: Sequence[Region],
+    title: str,
+    *,
+    caveat: str = "",
+    window: tuple[float, float] | None = None,
+) -> NDArray[np.uint8]:
     """One frame with tinted, outlined masks and region boxes, at most `MAX_HEIGHT` + 3 lines of text high.
+
+    Gives uint8 (rows, columns, 3), red, green and blue.
 
     Args:
         frame_HW: stored grey values, bright is dense (MONOCHROME2).
@@ -71,7 +87,7 @@ def key_slice_png(
             _paint(rgb, _shrink(masks[label], (width, height)), STYLES[label].rgb)
     picture = Image.fromarray(rgb.round().astype(np.uint8))
     _draw_boxes(picture, regions, scale)
-    return _png(_with_captions(picture, title, caveat))
+    return np.asarray(_with_captions(picture, title, caveat))
 
 
 def slice_title(source: SourceRef, frame: int) -> str:

@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 from dicom_io.decode import DECODE_ERRORS, decoder_for
 from dicom_io.errors import ImageRefused, RefusalCode, UnreadableDataset
 from dicom_io.parse import PixelElement, walk_items
-from dicom_io.syntaxes import ENCAPSULATED_UNCOMPRESSED, EXPLICIT_BIG, NATIVE_SYNTAXES, RLE_LOSSLESS
+from dicom_io.syntaxes import (
+    ENCAPSULATED_UNCOMPRESSED,
+    EXPLICIT_BIG,
+    LOSSY_SYNTAXES,
+    NATIVE_SYNTAXES,
+    RLE_LOSSLESS,
+)
 
 Span = tuple[int, int]  # offset, length in bytes
 _CODE_STREAM_STARTS = (
@@ -43,11 +49,17 @@ class PixelFormat:
     padding: tuple[int, int] | None  # stored values, lowest and highest, that are no tissue
     rescale: tuple[tuple[float, float], ...]
     transfer_syntax_uid: str
+    word_swapped: bool = False  # 8-bit cells in big-endian words of two (PS3.5 A.3, VR OW)
 
     @property
     def frame_bytes(self) -> int:
         """Bytes of one uncompressed frame."""
         return self.rows * self.columns * self.bits_allocated // 8
+
+    @property
+    def lossy(self) -> bool:
+        """Whether values may have been changed by compression."""
+        return self.transfer_syntax_uid in LOSSY_SYNTAXES
 
     @property
     def cell(self) -> np.dtype[Any]:
@@ -61,7 +73,9 @@ def frame_spans(
 ) -> list[list[Span]]:
     """The pieces of every frame that the pixel data really holds, in stored order.
 
-    `stated` is Number of Frames, `described` the number of per-frame items, `size` the bytes of the stream.
+    `stated` is Number of Frames, `described` the number of per-frame items, `size` the bytes of the stream. Fragments
+    are put together so that there are as many frames as stated, else as described: one each, or as the offset table or
+    the code streams themselves tell.
 
     Raises ImageRefused (TRUNCATED) where the data ends within a frame.
     """
@@ -101,13 +115,11 @@ def normalise(
     In this order: the bits stored, the sign, MONOCHROME1 turned over within the bits stored, slope and intercept.
     Padding that would come out bright is set to 0; dark padding stays as it is.
     """
-    shift = form.high_bit + 1 - form.bits_stored
-    mask = (1 << form.bits_stored) - 1
-    value = stored_HW.astype(np.uint16, copy=False)
-    value = (value >> np.uint16(shift)) & np.uint16(mask)
+    value = _bits_stored(stored_HW, form)
     if not form.signed and not form.inverted and form.padding is None and rescale == (1.0, 0.0):
         out_HW[...] = value
         return
+    mask = (1 << form.bits_stored) - 1
     grey = value.astype(np.int32)
     if form.signed:
         grey -= (grey >> (form.bits_stored - 1)) << form.bits_stored
@@ -121,6 +133,23 @@ def normalise(
     out_HW[...] = np.clip(grey, 0, 65535)
 
 
+def _bits_stored(stored_HW: NDArray[Any], form: PixelFormat) -> NDArray[np.uint16]:
+    """The bits stored of every cell, brought to the low end.
+
+    A lossy code stream may say more bits than are stored and decode to a little more than the largest value: that is
+    the largest value, and no bits above those stored, without which white would turn black.
+    """
+    shift = form.high_bit + 1 - form.bits_stored
+    if form.lossy:
+        low = -(1 << (form.bits_stored - 1)) if form.signed else 0
+        high = low + (1 << form.bits_stored) - 1
+        stored_HW = np.clip(stored_HW.astype(np.int32) >> shift, low, high)
+        shift = 0
+    value = stored_HW.astype(np.uint16, copy=False)
+    kept: NDArray[np.uint16] = (value >> np.uint16(shift)) & np.uint16((1 << form.bits_stored) - 1)
+    return kept
+
+
 def _padded(grey: NDArray[np.int32], padding: tuple[int, int] | None) -> NDArray[np.bool_]:
     if padding is None:
         return np.zeros(grey.shape, np.bool_)
@@ -132,8 +161,9 @@ def _decode(data: bytes, form: PixelFormat, index: int) -> NDArray[Any]:
     if form.transfer_syntax_uid in _UNCOMPRESSED:
         if len(data) < form.frame_bytes:
             raise ImageRefused(RefusalCode.TRUNCATED, f"frame {index + 1}", frame=index)
-        return np.frombuffer(data, form.cell, form.rows * form.columns).reshape(shape)
-    decode = decoder_for(form.transfer_syntax_uid, shape, form.cell)
+        cells = np.frombuffer(data, form.cell, form.rows * form.columns)
+        return (cells.reshape(-1, 2)[:, ::-1] if form.word_swapped else cells).reshape(shape)
+    decode = decoder_for(form.transfer_syntax_uid, shape, form.cell, signed=form.signed)
     if decode is None:
         raise ImageRefused(RefusalCode.UNSUPPORTED_SYNTAX, form.transfer_syntax_uid)
     try:
@@ -152,12 +182,20 @@ def _encapsulated_spans(
         raise ImageRefused(RefusalCode.TRUNCATED, str(error)) from error
     except ValueError as error:
         raise ImageRefused(RefusalCode.NO_PIXELS, "the pixel data is empty") from error
-    if (
-        syntax == RLE_LOSSLESS or len(fragments) in counts
-    ):  # RLE: one fragment a frame (PS3.5 A.4.2)
-        return [[span] for span in fragments]
-    starts = _table_starts(file, table, fragments) or _code_stream_starts(file, fragments)
-    return [fragments[a:b] for a, b in zip(starts, [*starts[1:], len(fragments)], strict=True)]
+    one_each = list(range(len(fragments)))
+    if syntax == RLE_LOSSLESS:  # one fragment a frame (PS3.5 A.4.2)
+        return _grouped(fragments, one_each)
+    by_table = _table_starts(file, table, fragments)
+    by_stream = _code_stream_starts(file, fragments)
+    for count in counts:
+        for starts in (one_each, by_table, by_stream):
+            if len(starts) == count:
+                return _grouped(fragments, starts)
+    return _grouped(fragments, by_table or by_stream or one_each[:1])
+
+
+def _grouped(fragments: list[Span], starts: list[int]) -> list[list[Span]]:
+    return [fragments[a:b] for a, b in pairwise([*starts, len(fragments)])]
 
 
 def _table_starts(file: BinaryIO, table: Span, fragments: list[Span]) -> list[int]:
@@ -172,10 +210,10 @@ def _table_starts(file: BinaryIO, table: Span, fragments: list[Span]) -> list[in
 
 
 def _code_stream_starts(file: BinaryIO, fragments: list[Span]) -> list[int]:
-    """First fragment of every frame by the marker that opens a code stream."""
+    """First fragment of every frame by the marker that opens a code stream; empty where the first has none."""
     starts = []
     for index, (offset, _) in enumerate(fragments):
         file.seek(offset)
         if file.read(6).startswith(_CODE_STREAM_STARTS):
             starts.append(index)
-    return starts if starts[:1] == [0] else [0] * bool(fragments)
+    return starts if starts[:1] == [0] else []

@@ -43,6 +43,8 @@ CLASSES: dict[Label, Code] = {
 }
 MAMMOGRAPHY = Code("71651007", "SCT", "Mammography")
 
+SOURCE_IMAGE = Code("121322", "DCM", "Source image for image processing operation")
+
 MODEL_CLASS = _private("model-class", "Class scored by the model, not a diagnosis")
 OPERATING_POINT = _private(
     "operating-point", "Operating point: score from which a region is reported"
@@ -50,6 +52,10 @@ OPERATING_POINT = _private(
 IMAGE_SCORES: dict[Label, Code] = {
     "benign": _private("image-benign", "Image score, benign (model output)"),
     "malignant": _private("image-malignant", "Image score, malignant (model output)"),
+}
+PIXEL_SCORES: dict[Label, Code] = {
+    "benign": _private("pixel-benign", "Score of a pixel, benign (model output)"),
+    "malignant": _private("pixel-malignant", "Score of a pixel, malignant (model output)"),
 }
 REGION_SCORE = _private("region-score", "Region score (model output)")
 KEY_FRAME = _private("key-frame", "Key frame number")

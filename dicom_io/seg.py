@@ -26,8 +26,14 @@ from dicom_io.findings import (
     SegmentationRef,
     SourceRef,
 )
-from dicom_io.header import text, values
-from dicom_io.modules import disclaimer, reference_item, series_description, start_object
+from dicom_io.header import values
+from dicom_io.modules import (
+    copy_lossy_compression,
+    disclaimer,
+    reference_item,
+    series_description,
+    start_object,
+)
 from dicom_io.result_codes import code_item
 from dicom_io.seg_frames import add_frames
 from dicom_io.seg_geometry import (
@@ -41,17 +47,20 @@ _SERIES_NUMBER = 9001
 _FAMILY = codes.DCM.ArtificialIntelligence
 
 
-def build_seg(findings: ImageFindings, run: RunContext) -> Dataset | None:
+def build_seg(
+    findings: ImageFindings, run: RunContext, *, jpeg2000: bool = False
+) -> Dataset | None:
     """The segmentation of one image, or None where no mask has a pixel set.
 
     Segments are numbered from 1 in the order benign, malignant, those without a pixel left out. Frames follow
     segment number, then source frame. Where the source's geometry can be believed it is copied frame by frame;
-    where not, the object claims none and says why in Image Comments (see `seg_geometry`).
+    where not, the object claims none and says why in Image Comments (see `seg_geometry`). With `jpeg2000` every frame
+    is a lossless code stream of one bit a pixel (PS3.5 8.2.4); the same instance in another form, so send one of them.
 
     Raises InvalidFindings where a mask has another shape than the source, a frame is not there,
     or a label occurs twice.
     """
-    segments = _present_segments(findings)
+    segments = present_segments(findings)
     if not segments:
         return None
     source = findings.source
@@ -64,12 +73,16 @@ def build_seg(findings: ImageFindings, run: RunContext) -> Dataset | None:
         series_instance_uid=derive_uid(run.run_id, "seg-series", source.sop_instance_uid),
     )
     geometry = read_geometry(source)
-    _add_series(seg, source, run)
-    _add_image(seg, source, segments, geometry, run)
+    add_series(seg, source, _SERIES_NUMBER, "regions", run)
+    add_image(seg, source, geometry, run)
+    seg.BitsAllocated = seg.BitsStored = 1
+    seg.HighBit = 0
+    seg.SegmentationType = "BINARY"
+    seg.SegmentsOverlap = "YES" if _overlap(segments) else "NO"
     seg.SegmentSequence = [
-        _segment_item(i, s, source, run) for i, s in enumerate(segments, start=1)
+        segment_item(i, s.label, s.max_score, source, run) for i, s in enumerate(segments, start=1)
     ]
-    add_frames(seg, source, segments, geometry, run)
+    add_frames(seg, source, segments, geometry, run, jpeg2000=jpeg2000)
     return seg
 
 
@@ -91,7 +104,7 @@ def reference(seg: Dataset, source: SourceRef) -> SegmentationRef:
     )
 
 
-def _present_segments(findings: ImageFindings) -> list[Segment]:
+def present_segments(findings: ImageFindings) -> list[Segment]:
     """The segments with a pixel set, benign first, their frames in order and without empty ones."""
     source = findings.source
     by_label: dict[Label, Segment] = {}
@@ -116,12 +129,15 @@ def _check_mask(frame: int, mask: NDArray[np.bool_], source: SourceRef) -> None:
         )
 
 
-def _add_series(seg: Dataset, source: SourceRef, run: RunContext) -> None:
+def add_series(
+    seg: Dataset, source: SourceRef, series_number: int, subject: str, run: RunContext
+) -> None:
+    """Segmentation Series and Common Instance Reference modules (PS3.3 C.8.20.1, C.12.2)."""
     title = names.image_title(source.laterality, source.view)
     seg.Modality = "SEG"
-    seg.SeriesNumber = _SERIES_NUMBER
+    seg.SeriesNumber = series_number
     seg.InstanceNumber = 1
-    seg.SeriesDescription = series_description(f"{title} regions", run)
+    seg.SeriesDescription = series_description(f"{title} {subject}", run)
     seg.BodyPartExamined = "BREAST"
     seg.SourceImageSequence = [reference_item(source.sop_class_uid, source.sop_instance_uid)]
     series = Dataset()
@@ -132,13 +148,10 @@ def _add_series(seg: Dataset, source: SourceRef, run: RunContext) -> None:
     seg.ReferencedSeriesSequence = [series]
 
 
-def _add_image(
-    seg: Dataset,
-    source: SourceRef,
-    segments: list[Segment],
-    geometry: PatientGeometry | NoGeometry,
-    run: RunContext,
+def add_image(
+    seg: Dataset, source: SourceRef, geometry: PatientGeometry | NoGeometry, run: RunContext
 ) -> None:
+    """Segmentation Image module (PS3.3 C.8.20.2), but what depends on the kind of segmentation."""
     seg.ImageType = ["DERIVED", "PRIMARY"]
     seg.ContentLabel = "AI_REGIONS"
     seg.ContentDescription = "Regions marked by a model, research, not for clinical use"
@@ -155,16 +168,9 @@ def _add_image(
     seg.SamplesPerPixel = 1
     seg.PhotometricInterpretation = "MONOCHROME2"
     seg.Rows, seg.Columns = source.shape
-    seg.BitsAllocated = seg.BitsStored = 1
-    seg.HighBit = seg.PixelRepresentation = 0
+    seg.PixelRepresentation = 0
     seg.PresentationLUTShape = "IDENTITY"
-    lossy = text(source.header, "LossyImageCompression") == "01"
-    seg.LossyImageCompression = "01" if lossy else "00"
-    for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
-        if lossy and values(source.header, keyword):
-            seg[keyword] = source.header[keyword]
-    seg.SegmentationType = "BINARY"
-    seg.SegmentsOverlap = "YES" if _overlap(segments) else "NO"
+    copy_lossy_compression(source.header, seg)
 
 
 def _overlap(segments: list[Segment]) -> bool:
@@ -174,16 +180,25 @@ def _overlap(segments: list[Segment]) -> bool:
     return any(bool(np.any(first[frame] & second[frame])) for frame in first.keys() & second.keys())
 
 
-def _segment_item(number: int, segment: Segment, source: SourceRef, run: RunContext) -> Dataset:
-    """An item of Segment Sequence (PS3.3 C.8.20.4): what the segment is, and what made it."""
+def segment_item(
+    number: int,
+    label: Label,
+    max_score: float,
+    source: SourceRef,
+    run: RunContext,
+    described: str = "",
+) -> Dataset:
+    """An item of Segment Sequence (PS3.3 C.8.20.4): what the segment is, and what made it.
+
+    `described` says what its pixels are; left out: those at or above the operating point.
+    """
     algorithm = run.algorithm
     item = Dataset()
     item.SegmentNumber = number
-    item.SegmentLabel = names.segment_label(segment.label)
+    item.SegmentLabel = names.segment_label(label)
     item.SegmentDescription = (
-        f"Pixels a model scores as {segment.label} at or above {run.operating_point:g}; highest score "
-        f"{segment.max_score:.3f} (model output). {disclaimer(run)}"
-    )
+        described or f"Pixels a model scores as {label} at or above {run.operating_point:g}"
+    ) + f"; highest score {max_score:.3f} (model output). {disclaimer(run)}"
     item.SegmentAlgorithmType = "AUTOMATIC"
     item.SegmentAlgorithmName = algorithm.name[:64]
     item.SegmentationAlgorithmIdentificationSequence = AlgorithmIdentificationSequence(
@@ -197,16 +212,14 @@ def _segment_item(number: int, segment: Segment, source: SourceRef, run: RunCont
     lesion = code_item(names.LESION)
     lesion.SegmentedPropertyTypeModifierCodeSequence = [
         code_item(names.SUSPECTED),
-        code_item(names.CLASSES[segment.label]),
+        code_item(names.CLASSES[label]),
     ]
     item.SegmentedPropertyTypeCodeSequence = [lesion]
     region = code_item(names.BREAST)
     if source.laterality in names.SIDES:
         region.AnatomicRegionModifierSequence = [code_item(names.SIDES[source.laterality])]
     item.AnatomicRegionSequence = [region]
-    item.TrackingID = f"{names.image_title(source.laterality, source.view)} {segment.label}"
-    item.TrackingUID = derive_uid(run.run_id, "segment", source.sop_instance_uid, segment.label)
-    item.RecommendedDisplayCIELabValue = list(
-        CIELabColor.from_rgb(*names.STYLES[segment.label].rgb).value
-    )
+    item.TrackingID = f"{names.image_title(source.laterality, source.view)} {label}"
+    item.TrackingUID = derive_uid(run.run_id, "segment", source.sop_instance_uid, label)
+    item.RecommendedDisplayCIELabValue = list(CIELabColor.from_rgb(*names.STYLES[label].rgb).value)
     return item

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +12,15 @@ from pydicom.tag import Tag
 
 from dicom_io.findings import RunContext, Segment, SourceRef
 from dicom_io.modules import reference_item
-from dicom_io.result_codes import code_item
+from dicom_io.result_codes import SOURCE_IMAGE, code_item
 from dicom_io.seg_geometry import NoGeometry, PatientGeometry, decimal_strings, pixel_measures
+from dicom_io.seg_pixels import PixelWriter
 from dicom_io.uids import derive_uid
 
-_DERIVATION = Code("113076", "DCM", "Segmentation")
-_PURPOSE = Code("121322", "DCM", "Source image for image processing operation")
+SEGMENTATION = Code("113076", "DCM", "Segmentation")
+
+Place = tuple[int | None, int]
+"""Segment number of a stored frame (None where frames are of no one segment), and its 0-based source frame."""
 
 
 def add_frames(
@@ -26,17 +29,40 @@ def add_frames(
     segments: list[Segment],
     geometry: PatientGeometry | NoGeometry,
     run: RunContext,
+    *,
+    jpeg2000: bool = False,
 ) -> None:
-    """Multi-frame Dimension, Functional Groups and the packed pixels (PS3.3 C.7.6.16, C.7.6.17)."""
+    """Multi-frame Dimension, Functional Groups and the pixels (PS3.3 C.7.6.16, C.7.6.17), packed or compressed."""
     kept = [(number, frame) for number, s in enumerate(segments, start=1) for frame in s.frames]
+    add_groups(seg, source, kept, geometry, run)
+    masks = (segments[number - 1].frames[frame] for number, frame in kept)
+    if jpeg2000:
+        with PixelWriter(jpeg2000=True, bits=1) as pixels:
+            for mask_HW in masks:
+                pixels.add(mask_HW.astype(np.uint8))
+            pixels.attach(seg)
+    else:
+        seg.PixelData = pack_frames(masks)
+
+
+def add_groups(
+    target: Dataset,
+    source: SourceRef,
+    kept: Sequence[Place],
+    geometry: PatientGeometry | NoGeometry,
+    run: RunContext,
+    derivation: Code = SEGMENTATION,
+) -> None:
+    """Everything that `add_frames` adds but the pixels, for the frames `kept` in their order."""
+    by_segment = any(number is not None for number, _ in kept)
     dimension = derive_uid(run.run_id, "dimension", source.sop_instance_uid)
     organization = Dataset()
     organization.DimensionOrganizationUID = dimension
-    seg.DimensionOrganizationSequence = [organization]
+    target.DimensionOrganizationSequence = [organization]
     shared = Dataset()
     if isinstance(geometry, PatientGeometry):
-        seg.FrameOfReferenceUID = geometry.frame_of_reference_uid
-        seg.PositionReferenceIndicator = geometry.position_reference_indicator
+        target.FrameOfReferenceUID = geometry.frame_of_reference_uid
+        target.PositionReferenceIndicator = geometry.position_reference_indicator
         orientation = Dataset()
         orientation.ImageOrientationPatient = decimal_strings(geometry.orientation)
         shared.PlaneOrientationSequence = [orientation]
@@ -47,11 +73,10 @@ def add_frames(
     if measures is not None:
         shared.PixelMeasuresSequence = [measures]
     first = _dimension(dimension, "ReferencedSegmentNumber", "SegmentIdentificationSequence")
-    seg.DimensionIndexSequence = [first, second]
-    seg.SharedFunctionalGroupsSequence = [shared]
-    seg.PerFrameFunctionalGroupsSequence = list(_frame_items(kept, source, geometry))
-    seg.NumberOfFrames = len(kept)
-    seg.PixelData = pack_frames(segments[number - 1].frames[frame] for number, frame in kept)
+    target.DimensionIndexSequence = [first, second] if by_segment else [second]
+    target.SharedFunctionalGroupsSequence = [shared]
+    target.PerFrameFunctionalGroupsSequence = list(_frame_items(kept, source, geometry, derivation))
+    target.NumberOfFrames = len(kept)
 
 
 def _dimension(uid: str, pointer: str, group: str) -> Dataset:
@@ -63,7 +88,10 @@ def _dimension(uid: str, pointer: str, group: str) -> Dataset:
 
 
 def _frame_items(
-    kept: list[tuple[int, int]], source: SourceRef, geometry: PatientGeometry | NoGeometry
+    kept: Sequence[Place],
+    source: SourceRef,
+    geometry: PatientGeometry | NoGeometry,
+    derivation: Code,
 ) -> Iterator[Dataset]:
     for number, frame in kept:
         content = Dataset()
@@ -76,25 +104,26 @@ def _frame_items(
         else:
             content.StackID = "1"
             content.InStackPositionNumber = place = frame + 1
-        content.DimensionIndexValues = [number, place]
+        content.DimensionIndexValues = [place] if number is None else [number, place]
         item.FrameContentSequence = [content]
-        identification = Dataset()
-        identification.ReferencedSegmentNumber = number
-        item.SegmentIdentificationSequence = [identification]
-        item.DerivationImageSequence = [_derivation(frame, source)]
+        if number is not None:
+            identification = Dataset()
+            identification.ReferencedSegmentNumber = number
+            item.SegmentIdentificationSequence = [identification]
+        item.DerivationImageSequence = [_derivation(frame, source, derivation)]
         yield item
 
 
-def _derivation(frame: int, source: SourceRef) -> Dataset:
+def _derivation(frame: int, source: SourceRef, code: Code) -> Dataset:
     """Names the source frame this frame lies on, pixel for pixel (PS3.3 C.7.6.16.2.6)."""
     image = reference_item(source.sop_class_uid, source.sop_instance_uid)
     image.SpatialLocationsPreserved = "YES"
-    image.PurposeOfReferenceCodeSequence = [code_item(_PURPOSE)]
+    image.PurposeOfReferenceCodeSequence = [code_item(SOURCE_IMAGE)]
     if source.is_multi_frame:
         image.ReferencedFrameNumber = frame + 1
     item = Dataset()
     item.SourceImageSequence = [image]
-    item.DerivationCodeSequence = [code_item(_DERIVATION)]
+    item.DerivationCodeSequence = [code_item(code)]
     return item
 
 

@@ -56,7 +56,7 @@ def report_tree(
     root = sr.ContainerContentItem(codes.DCM.ImagingMeasurementReport, template_id="1500")
     content = sr.ContentSequence(is_root=False)
     content.extend(sr.LanguageOfContentItemAndDescendants(_ENGLISH))
-    content.extend(_observer(run))
+    content.extend(observer(run))
     content.append(_coded(codes.DCM.ProcedureReported, _procedure(findings), _MODIFIES))
     if findings:
         content.append(image_library([image.source for image in findings]))
@@ -68,7 +68,7 @@ def report_tree(
     return root
 
 
-def _observer(run: RunContext) -> Any:
+def observer(run: RunContext) -> Any:
     """TID 1001 "Observation Context": the device that observed."""
     equipment = run.equipment
     device = sr.DeviceObserverIdentifyingAttributes(
@@ -96,25 +96,32 @@ def _evaluations(
     findings: Sequence[ImageFindings], excluded: Sequence[Excluded], run: RunContext
 ) -> Any:
     """The overall result first, then the results of the images, then what a reader must know."""
-    regions = sum(len(image.regions) for image in findings)
-    result = (
-        f"Images analysed: {len(findings)}. Regions marked: {regions}. "
-        f"Inputs left out: {len(excluded)}."
-    )
-    statements = [names.NOTICE, names.SCORE_NOTICE]
-    if caveat := names.caveat_of(run.algorithm):
-        statements.insert(1, caveat)
     groups = [analysis_group(run), *(image_group(image, run) for image in findings)]
     return _container(
         _QUALITATIVE,
         [
-            _coded(names.PROCESSING_SUMMARY, _overall(findings, excluded), _CONTAINS),
-            text_item(names.RESULT, result),
-            *(text_item(names.STATEMENT, statement) for statement in statements),
+            _coded(names.PROCESSING_SUMMARY, overall(findings, excluded), _CONTAINS),
+            text_item(names.RESULT, result_sentence(findings, excluded)),
+            *(text_item(names.STATEMENT, statement) for statement in statements(run)),
             *(item for group in groups for item in group),
-            *(text_item(names.INPUT_LEFT_OUT, _left_out(item)) for item in excluded),
+            *(text_item(names.INPUT_LEFT_OUT, left_out(item)) for item in excluded),
         ],
     )
+
+
+def result_sentence(findings: Sequence[ImageFindings], excluded: Sequence[Excluded]) -> str:
+    """The result in numbers."""
+    regions = sum(len(image.regions) for image in findings)
+    return (
+        f"Images analysed: {len(findings)}. Regions marked: {regions}. "
+        f"Inputs left out: {len(excluded)}."
+    )
+
+
+def statements(run: RunContext) -> list[str]:
+    """What a reader must know, in every report: research only, the weights, what a score is not."""
+    caveat = names.caveat_of(run.algorithm)
+    return [names.NOTICE, *([caveat] if caveat else []), names.SCORE_NOTICE]
 
 
 def _container(name: Code, content: Sequence[Any]) -> Any:
@@ -127,7 +134,7 @@ def _coded(name: Code, value: Code, relationship: Any) -> Any:
     return sr.CodeContentItem(name, value, relationship)
 
 
-def _overall(findings: Sequence[ImageFindings], excluded: Sequence[Excluded]) -> Code:
+def overall(findings: Sequence[ImageFindings], excluded: Sequence[Excluded]) -> Code:
     """CID 6047. An input left out is never silently a success."""
     if not findings:
         return names.NONE_SUCCEEDED
@@ -137,5 +144,6 @@ def _overall(findings: Sequence[ImageFindings], excluded: Sequence[Excluded]) ->
     return names.WITH_FINDINGS if found else names.WITHOUT_FINDINGS
 
 
-def _left_out(item: Excluded) -> str:
+def left_out(item: Excluded) -> str:
+    """What was left out and why, for people."""
     return f"{UID(item.sop_class_uid).name} {item.sop_instance_uid}: {item.reason}"

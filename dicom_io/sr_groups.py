@@ -80,14 +80,15 @@ def image_group(image: ImageFindings, run: RunContext) -> Any:
     )
     group[0].ContentSequence.extend(
         [
-            text_item(names.RESULT, _result_sentence(image, run)),
+            text_item(names.RESULT, image_sentence(image, run)),
             *(text_item(codes.DCM.Comment, n) for n in image.notes),
         ]
     )
     return group
 
 
-def _result_sentence(image: ImageFindings, run: RunContext) -> str:
+def image_sentence(image: ImageFindings, run: RunContext) -> str:
+    """What was marked on one image, in words."""
     if not image.regions:
         return f"No region above the operating point {run.operating_point:g}."
     counts = [(sum(region.label == label for region in image.regions), label) for label in LABELS]
@@ -115,7 +116,7 @@ def _region_group(
 ) -> Any:
     """TID 1411 with the region's segment where there is one, else TID 1410 with its box on the key frame."""
     source = image.source
-    _check_frames(region, source)
+    check_frames(region, source)
     title = names.image_title(source.laterality, source.view)
     common = {
         "tracking_identifier": sr.TrackingIdentifier(
@@ -151,7 +152,8 @@ def _region_group(
     )
 
 
-def _check_frames(region: Region, source: SourceRef) -> None:
+def check_frames(region: Region, source: SourceRef) -> None:
+    """Raises InvalidFindings where a region lies on a frame that is not there."""
     if not 0 <= region.first_frame <= region.key_frame <= region.last_frame < source.frame_count:
         raise InvalidFindings(
             f"a region lies on frames {region.first_frame} to {region.last_frame}, key frame {region.key_frame}; "
@@ -190,11 +192,16 @@ def _box(region: Region, source: SourceRef) -> Any:
 
 
 def _score(name: Code, value: float, images: Sequence[Any] | None = None) -> Any:
+    return sr.Measurement(
+        name, checked_score(name, value), codes.UCUM.NoUnits, referenced_images=images
+    )
+
+
+def checked_score(name: Code, value: float) -> float:
+    """The score as it is written. Raises InvalidFindings where it is no number from 0 to 1."""
     if not (math.isfinite(value) and 0.0 <= value <= 1.0):
         raise InvalidFindings(f"{name.meaning} is {value}; it must be a number from 0 to 1")
-    return sr.Measurement(
-        name, round(float(value), 6), codes.UCUM.NoUnits, referenced_images=images
-    )
+    return round(float(value), 6)
 
 
 def _site(source: SourceRef) -> Any:

@@ -26,6 +26,13 @@ JPEG_LOSSLESS_SYNTAXES: Final = tuple(f"1.2.840.10008.1.2.4.{n}" for n in (57, 7
 JPEG_LS_SYNTAXES: Final = (JPEG_LS_LOSSLESS, "1.2.840.10008.1.2.4.81")
 JPEG2000_SYNTAXES: Final = (JPEG2000_LOSSLESS, "1.2.840.10008.1.2.4.91")
 HTJ2K_SYNTAXES: Final = tuple(f"1.2.840.10008.1.2.4.{n}" for n in (201, 202, 203))
+# Those that may change values. A stream under one of them may still be lossless.
+LOSSY_SYNTAXES: Final = (
+    *JPEG_LOSSY_SYNTAXES,
+    *JPEG_LS_SYNTAXES[1:],
+    *JPEG2000_SYNTAXES[1:],
+    *HTJ2K_SYNTAXES[2:],
+)
 
 #: Transfer syntaxes accepted for every storage class, those that need the least work first.
 TRANSFER_SYNTAXES: Final = (

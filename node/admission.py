@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import ipaddress
+import ssl
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from pynetdicom import AE, AllStoragePresentationContexts
 from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.sop_class import Verification
+from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from dicom_io.syntaxes import TRANSFER_SYNTAXES
 from dicom_io.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from node import tls
 from node.config import Settings
-from node.errors import ConfigError
+from node.db import Database
+from node.errors import ConfigError, DatabaseUnavailable
+from node.models import Peer
 
 # The patient objects of the standard, by what pynetdicom serves as Storage, and C-ECHO.
 _ACCEPTED = frozenset(str(c.abstract_syntax) for c in AllStoragePresentationContexts) | {
@@ -20,6 +27,67 @@ _ACCEPTED = frozenset(str(c.abstract_syntax) for c in AllStoragePresentationCont
 }
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+_LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why an association is refused: the numbers of its A-ASSOCIATE-RJ (PS3.8 table 9-21), and for the log."""
+
+    result: int
+    source: int
+    code: int
+    reason: str
+
+
+_NOT_FROM_HERE = Refusal(1, 1, 1, "address not allowed")
+_NOT_IN_PLAIN = Refusal(1, 1, 1, "only over TLS")
+_NOT_THE_PEER = Refusal(1, 1, 3, "the peer of this AE title has another certificate")
+_NOT_NOW = Refusal(2, 3, 1, "the database does not say whether this AE title is pinned")
+
+
+def refusal(
+    address: str,
+    calling_ae: str,
+    connection: object,
+    settings: Settings,
+    networks: list[Network],
+    db: Database,
+) -> Refusal | None:
+    """Why an association is not let in; None: it is.
+
+    Args:
+        address: the sender's.
+        calling_ae: the AE title it goes by.
+        connection: its socket; over TLS it knows the certificate that the sender showed.
+        settings: whether TLS is asked for, and whether senders must show certificates.
+        networks: where senders may be.
+        db: knows the pins. An AE title with a pin may call with that certificate only, so not in plain either; where
+            senders show no certificates (`tls_authorities` is not set), there is nothing to compare.
+    """
+    if not allowed(address, networks):
+        return _NOT_FROM_HERE
+    over_tls = isinstance(connection, ssl.SSLSocket)
+    if settings.listen_tls_only and not over_tls and not allowed(address, list(_LOOPBACK)):
+        return _NOT_IN_PLAIN
+    if not settings.listen_tls_port or settings.tls_authorities is None:
+        return None
+    try:
+        with db.reading() as session:
+            pins = _pins(session, calling_ae)
+    except DatabaseUnavailable:
+        return _NOT_NOW
+    return _NOT_THE_PEER if pins and tls.fingerprint(connection) not in pins else None
+
+
+def _pins(session: Session, ae_title: str) -> frozenset[str]:
+    """The pins of the peers that go by an AE title; none where such a peer may call as it likes."""
+    pins = session.execute(
+        select(Peer.pin_sha256).where(
+            Peer.enabled, Peer.ae_title == ae_title.strip(" "), Peer.pin_sha256.is_not(None)
+        )
+    )
+    return frozenset(str(pin) for pin in pins.scalars())
 
 
 def supported_contexts(requested: Iterable[PresentationContext]) -> list[PresentationContext]:

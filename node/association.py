@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from pynetdicom.presentation import PresentationContext, build_context
 from dicom_io.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.config import Settings
 from node.errors import NodeError, PeerRefused, PeerUnavailable
+from node.tls import PeerContext, reason
 
 _MAX_FRAGMENT = 131072  # bytes; also for peers that set no limit
 _QUEUED_FRAGMENTS = 32  # on their way from the file to the socket
@@ -25,6 +27,8 @@ _REJECTED_PERMANENT = 1
 
 #: Host, port and AE title of a peer.
 Address = tuple[str, int, str]
+#: A presentation context to propose: SOP class, and the transfer syntaxes of which the peer chooses one.
+Proposal = tuple[str, tuple[str, ...]]
 
 
 class AssociationLost(PeerUnavailable):
@@ -43,18 +47,22 @@ class _StreamingProvider(DIMSEServiceProvider):  # type: ignore[misc]
 
 @contextmanager
 def association_with(
-    address: Address, contexts: Sequence[tuple[str, str]], settings: Settings
+    address: Address,
+    contexts: Sequence[Proposal],
+    settings: Settings,
+    tls: PeerContext | None = None,
 ) -> Iterator[Association]:
     """An association with the peer, released at the end, aborted on an error.
 
     Args:
         address: the peer.
-        contexts: SOP class and transfer syntax of what will be sent; each pair becomes one presentation context.
+        contexts: what will be sent; each different one becomes one presentation context.
         settings: our AE title and time-outs.
+        tls: how to know the peer, for an association over TLS (DICOM PS3.15 annex B); None: over plain TCP.
 
     Raises:
         PeerUnavailable: no connection, or rejected for now.
-        PeerRefused: rejected for good, or no presentation context accepted.
+        PeerRefused: rejected for good, no presentation context accepted, or another certificate than expected.
     """
     host, port, title = address
     # pynetdicom's own log lines may show what a message holds, and cost time for every fragment.
@@ -67,16 +75,23 @@ def association_with(
     entity.acse_timeout = settings.acse_timeout_s
     entity.dimse_timeout = settings.dimse_timeout_s
     entity.network_timeout = settings.network_timeout_s
-    proposed: list[PresentationContext] = [build_context(*c) for c in dict.fromkeys(contexts)]
+    proposed: list[PresentationContext] = [
+        build_context(uid, list(syntaxes)) for uid, syntaxes in dict.fromkeys(contexts)
+    ]
     handlers = [(evt.EVT_CONN_OPEN, _on_connection, [settings.network_timeout_s])]
     try:
         association = entity.associate(
-            host, port, contexts=proposed, ae_title=title, evt_handlers=handlers
+            host,
+            port,
+            contexts=proposed,
+            ae_title=title,
+            evt_handlers=handlers,
+            tls_args=None if tls is None else (tls, host),
         )
     except OSError as error:  # the name is not known
         raise PeerUnavailable(f"{title} at {host}:{port}: {error.strerror}") from error
     if not association.is_established:
-        raise _not_established(association, address)
+        raise _not_established(association, address, tls)
     try:
         yield association
     except BaseException:  # whatever ended the work, an interrupt too, the peer must be told
@@ -120,9 +135,13 @@ def lost(association: Association) -> AssociationLost:
     return AssociationLost(f"{where} ended the association, or gave no answer in time; see its log")
 
 
-def _not_established(association: Association, address: Address) -> NodeError:
+def _not_established(
+    association: Association, address: Address, tls: PeerContext | None
+) -> NodeError:
     host, port, title = address
     where = f"{title} at {host}:{port}"
+    if tls is not None and tls.failure is not None:
+        return _no_handshake(tls.failure, where)
     said = association.acceptor.primitive
     if association.is_rejected:
         text = f"{where} rejected the association: {said.reason_str}"
@@ -131,6 +150,13 @@ def _not_established(association: Association, address: Address) -> NodeError:
         return PeerUnavailable(text)
     if said is not None and said.result == 0:
         return PeerRefused(f"{where} takes none of the SOP classes and transfer syntaxes offered")
+    asked = "does a firewall let us" if tls is None else "does it take our certificate"
+    return PeerUnavailable(f"no association with {where}; is it running, and {asked}?")
+
+
+def _no_handshake(failure: ssl.SSLError, where: str) -> NodeError:
+    if isinstance(failure, ssl.SSLCertVerificationError):
+        return PeerRefused(f"{where}: {reason(failure)}")
     return PeerUnavailable(
-        f"no association with {where}; is it running, and does a firewall let us?"
+        f"no TLS with {where} ({reason(failure)}); does that port speak TLS, and take our certificate?"
     )

@@ -60,6 +60,23 @@ class Settings(BaseSettings):
     disk_reserve_mb: int = Field(2048, ge=0)
     orphan_age_s: float = Field(3600.0, gt=0)
 
+    # TLS of the listener and towards peers (`node.tls`)
+    listen_tls_port: int = Field(0, ge=0, le=65535)  # 0: none
+    listen_tls_only: bool = False  # the plain port then takes associations from this host alone
+    tls_certificate: Path | None = None  # ours, PEM; shown by the TLS port, and to peers that ask
+    tls_key: Path | None = None  # None: in the same file
+    tls_authorities: Path | None = None  # PEM; set: clients of the TLS port must show a certificate
+
+    # what others may ask of the node, and what it fetches (`node.dimse`, `node.dicomweb`, `node.pulls`)
+    query_limit: int = Field(1000, ge=1)  # matches of one query
+    commitment_deadline_s: float = Field(86400.0, gt=0)
+    pull_attempts: int = Field(3, ge=1)
+    pull_limit_s: float = Field(3600.0, gt=0)  # of one study on its way
+
+    rules: Path | None = (
+        None  # routing rules (`node.rules`); None: every study, the active model, all peers
+    )
+
     # when a study counts as complete
     quiet_s: float = Field(60.0, ge=0)
     views_quiet_s: float = Field(2.0, ge=0)
@@ -105,6 +122,8 @@ class Settings(BaseSettings):
     # web
     web_host: str = "127.0.0.1"
     web_port: int = Field(8042, ge=0, le=65535)
+    web_certificate: Path | None = None  # PEM; set: HTTPS
+    web_key: Path | None = None  # None: in the same file
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -117,6 +136,13 @@ class Settings(BaseSettings):
                 "a question mark cannot be in it, for it would end the database's file name"
             )
         return path
+
+    @property
+    def web_url(self) -> str:
+        """Where people open the pages."""
+        scheme = "http" if self.web_certificate is None else "https"
+        host = f"[{self.web_host}]" if ":" in self.web_host else self.web_host
+        return f"{scheme}://{host}:{self.web_port}/"
 
     @property
     def db_url(self) -> str:

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from node.errors import ConfigError, DatabaseUnavailable
+from node.exchange_models import Commitment, Pull
 from node.learning_models import ModelVersion, TrainingRun
 from node.lifecycle import Event, sources_and_target
 from node.models import Delivery, Run, Study
@@ -130,7 +131,15 @@ def now(session: Session) -> datetime:
     return value.astimezone(UTC)
 
 
-Machine = type[Study] | type[Run] | type[Delivery] | type[TrainingRun] | type[ModelVersion]
+Machine = (
+    type[Study]
+    | type[Run]
+    | type[Delivery]
+    | type[TrainingRun]
+    | type[ModelVersion]
+    | type[Commitment]
+    | type[Pull]
+)
 
 
 def transition(
@@ -145,7 +154,7 @@ def transition(
 
     Args:
         session: of a writing transaction.
-        model: Study, Run, Delivery, TrainingRun or ModelVersion.
+        model: a table with states, such as Study or Run.
         what: the event; its table says from which states, and to which.
         where: which rows (id, attempt, ...).
         **values: other columns to set with it.

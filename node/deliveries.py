@@ -29,6 +29,8 @@ class Destination:
     host: str | None
     port: int | None
     url: str | None
+    tls: bool = False  # a DICOM peer: over TLS (a STOW peer's URL says it)
+    pin_sha256: str | None = None  # its certificate's SHA-256; None: an authority must vouch for it
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,16 @@ class Answer:
 
 def destination_of(peer: Peer) -> Destination:
     """The peer as a value."""
-    return Destination(peer.name, peer.kind, peer.ae_title, peer.host, peer.port, peer.url)
+    return Destination(
+        peer.name,
+        peer.kind,
+        peer.ae_title,
+        peer.host,
+        peer.port,
+        peer.url,
+        bool(peer.tls),
+        peer.pin_sha256,
+    )
 
 
 def claim(

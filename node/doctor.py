@@ -14,6 +14,7 @@ from sqlalchemy import func, select
 
 from node import outbox, peers, probe, redis_server, registry, schema
 from node.blobs import BlobStore, sha256_of
+from node.catalogue.rows import without_row
 from node.config import Settings
 from node.db import Database, parse_url
 from node.deliveries import Destination, destination_of
@@ -51,6 +52,7 @@ def examine(settings: Settings) -> Iterator[Check]:
         if migrations.ok:
             yield _guarded("model", lambda: _model(settings))
             yield _guarded("work", lambda: _work(settings))
+            yield _guarded("catalogue", lambda: _catalogue(settings))
             yield from _peers(settings)
     broker = _guarded("broker", lambda: _broker(settings))
     yield broker
@@ -159,6 +161,17 @@ def _work(settings: Settings) -> Check:
     return Check("work", not bad, found, mend if bad else "")
 
 
+def _catalogue(settings: Settings) -> Check:
+    def count(db: Database) -> int:
+        with db.reading() as session:
+            return without_row(session)
+
+    missing = _ask(settings, count)
+    found = f"{missing} objects are here that queries of other systems do not find"
+    mend = "`tomonode catalogue rebuild --missing` lists them" if missing else ""
+    return Check("catalogue", not missing, found if missing else "complete", mend)
+
+
 def _peers(settings: Settings) -> Iterator[Check]:
     def destinations(db: Database) -> list[tuple[str, Destination]]:
         with db.reading() as session:
@@ -204,8 +217,9 @@ def _listener(settings: Settings) -> Check:
 
 
 def _web(settings: Settings) -> Check:
-    ok = probe.serves_pages(settings.web_host, settings.web_port)
-    where = f"http://{settings.web_host}:{settings.web_port}/"
+    secure = settings.web_certificate is not None
+    ok = probe.serves_pages(settings.web_host, settings.web_port, tls=secure)
+    where = settings.web_url
     return Check("web", ok, f"{where} {'answers' if ok else 'is silent'}", "" if ok else _START)
 
 

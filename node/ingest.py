@@ -16,6 +16,7 @@ from dicom_io.header import InstanceHeader, read_header
 from dicom_io.syntaxes import BREAST_TOMOSYNTHESIS, MAMMOGRAPHY_PRESENTATION
 from node import studies
 from node.blobs import BlobStore
+from node.catalogue import described
 from node.db import Database, now
 from node.errors import DatabaseUnavailable, DiskFull, NodeError, Transient, UnreadableObject
 from node.models import Instance, Quarantined
@@ -92,7 +93,7 @@ def ingest(
         raise file.failure
     header = read_header(file.path)
     _check(header, file.command)
-    arrival = _arrival(header, file, calling_ae)
+    arrival = _arrival(header, described.read(file.path), file, calling_ae)
     file.sync()
     in_doubt: DatabaseUnavailable | None = None
     with store.hold(file.path, arrival.sha256):
@@ -136,7 +137,9 @@ def _check(header: InstanceHeader, command: Command) -> None:
         raise Mismatch("SOP Instance UID of the data set is not the request's")
 
 
-def _arrival(header: InstanceHeader, file: SpoolFile, calling_ae: str) -> Arrival:
+def _arrival(
+    header: InstanceHeader, listed: described.Header, file: SpoolFile, calling_ae: str
+) -> Arrival:
     frames = header.number_of_frames
     return Arrival(
         study_uid=header.study_instance_uid,
@@ -150,13 +153,10 @@ def _arrival(header: InstanceHeader, file: SpoolFile, calling_ae: str) -> Arriva
         laterality=header.laterality,
         view=header.view,
         frames=frames if frames is not None and 0 < frames < 2**31 else None,
-        patient_id=_text(header.patient_id, 64),
-        accession_number=_text(header.accession_number, 64),
-        study_date=_text(header.study_date, 8),
+        patient_id=listed.of_study.patient_id,
+        accession_number=listed.of_study.accession_number,
+        study_date=listed.of_study.study_date,
         calling_ae=calling_ae[:16],
+        of_study=listed.of_study,
+        described=listed.described,
     )
-
-
-def _text(value: str, limit: int) -> str | None:
-    """A value as a column takes it: cut to its length, and without NUL, which PostgreSQL refuses."""
-    return value.replace("\0", "")[:limit] or None

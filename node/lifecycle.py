@@ -4,6 +4,8 @@ Study     what was received:        RECEIVING -> COMPLETE | EXCLUDED, and back w
 Run       study generation x model: QUEUED -> RUNNING -> SUCCEEDED | FAILED, SUPERSEDED by a new generation
 Delivery  run x peer:               PENDING -> SENDING -> SENT | FAILED, CANCELLED when its run is superseded
 Training  data set x recipe:        QUEUED -> RUNNING -> SUCCEEDED | FAILED | CANCELLED, PAUSED in between
+Commitment  asked of us or by us:   PENDING -> SENDING -> DONE | FAILED
+Pull      a study at a peer:        PENDING -> RUNNING -> DONE | FAILED | CANCELLED
 Model     one set of weights:       CANDIDATE -> SHADOW -> ACTIVE -> RETIRED; only a person moves it
 
 A table maps (state, event) to the next state; a pair that is not in it cannot happen. Changes reach the database only
@@ -100,6 +102,44 @@ class TrainingEvent(StrEnum):
     RETRY = "RETRY"
 
 
+class CommitmentState(StrEnum):
+    """Where a storage commitment stands."""
+
+    PENDING = "PENDING"  # of us: the answer is not out; by us: not asked yet, or not answered
+    SENDING = "SENDING"
+    DONE = "DONE"  # answered; its items say what is committed
+    FAILED = "FAILED"  # not answered, or not asked, until the deadline
+
+
+class CommitmentEvent(StrEnum):
+    """What can happen to a storage commitment."""
+
+    CLAIM = "CLAIM"
+    REQUEUE = "REQUEUE"  # no way through now, lease ran out, or asked and waiting for the answer
+    ANSWER = "ANSWER"
+    FAIL = "FAIL"
+
+
+class PullState(StrEnum):
+    """Where the fetching of a study stands."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    DONE = "DONE"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+class PullEvent(StrEnum):
+    """What can happen to a pull."""
+
+    CLAIM = "CLAIM"
+    REQUEUE = "REQUEUE"
+    FINISH = "FINISH"
+    FAIL = "FAIL"
+    CANCEL = "CANCEL"
+
+
 class ModelState(StrEnum):
     """What a model version is used for."""
 
@@ -162,6 +202,24 @@ TRAINING: Mapping[tuple[TrainingState, TrainingEvent], TrainingState] = {
     (TrainingState.FAILED, TrainingEvent.RETRY): TrainingState.QUEUED,
 }
 
+COMMITMENT: Mapping[tuple[CommitmentState, CommitmentEvent], CommitmentState] = {
+    (CommitmentState.PENDING, CommitmentEvent.CLAIM): CommitmentState.SENDING,
+    (CommitmentState.SENDING, CommitmentEvent.REQUEUE): CommitmentState.PENDING,
+    (CommitmentState.PENDING, CommitmentEvent.ANSWER): CommitmentState.DONE,
+    (CommitmentState.SENDING, CommitmentEvent.ANSWER): CommitmentState.DONE,
+    (CommitmentState.PENDING, CommitmentEvent.FAIL): CommitmentState.FAILED,
+    (CommitmentState.SENDING, CommitmentEvent.FAIL): CommitmentState.FAILED,
+}
+
+PULL: Mapping[tuple[PullState, PullEvent], PullState] = {
+    (PullState.PENDING, PullEvent.CLAIM): PullState.RUNNING,
+    (PullState.RUNNING, PullEvent.REQUEUE): PullState.PENDING,
+    (PullState.RUNNING, PullEvent.FINISH): PullState.DONE,
+    (PullState.RUNNING, PullEvent.FAIL): PullState.FAILED,
+    (PullState.PENDING, PullEvent.CANCEL): PullState.CANCELLED,
+    (PullState.RUNNING, PullEvent.CANCEL): PullState.CANCELLED,
+}
+
 MODEL: Mapping[tuple[ModelState, ModelEvent], ModelState] = {
     (ModelState.CANDIDATE, ModelEvent.SHADOW): ModelState.SHADOW,
     (ModelState.RETIRED, ModelEvent.SHADOW): ModelState.SHADOW,
@@ -179,10 +237,14 @@ _TABLE_OF = {
     RunEvent: RUN,
     DeliveryEvent: DELIVERY,
     TrainingEvent: TRAINING,
+    CommitmentEvent: COMMITMENT,
+    PullEvent: PULL,
     ModelEvent: MODEL,
 }
 
-Event = StudyEvent | RunEvent | DeliveryEvent | TrainingEvent | ModelEvent
+Event = (
+    StudyEvent | RunEvent | DeliveryEvent | TrainingEvent | CommitmentEvent | PullEvent | ModelEvent
+)
 
 
 def sources_and_target(event: Event) -> tuple[frozenset[str], str]:

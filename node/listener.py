@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -15,13 +16,13 @@ from functools import partial
 from typing import Any
 
 from pydicom.dataset import Dataset
-from pynetdicom import _config, evt
+from pynetdicom import AE, _config, evt
 from pynetdicom.events import Event
 from pynetdicom.transport import ThreadedAssociationServer
 from structlog.contextvars import bound_contextvars, get_contextvars
 
 from dicom_io.errors import DicomIoError
-from node import admission, copier, log, processes
+from node import admission, copier, log, processes, tls
 from node.activity import OpenAssociation, OpenAssociations
 from node.blobs import BlobStore
 from node.config import Settings
@@ -38,15 +39,13 @@ _SWEEP_S = 60.0
 _PDU_LIMIT = 2**20  # bytes; association requests may be longer than the negotiated fragments
 _END_S = 1.0
 _ANSWER_S = 0.5  # for the last answers to go out, and for senders to release
-# A-ASSOCIATE-RJ (PS3.8 table 9-21): permanent, by the service user, no reason given.
-_NOT_FROM_HERE = (0x01, 0x01, 0x01)
 
 
 def run(settings: Settings, stop: threading.Event | None = None) -> None:
     """Listen until `stop` is set, or SIGTERM or SIGINT comes where it is None; finishes what is in flight.
 
     Raises:
-        ConfigError: the address cannot be listened on, or an allowed address is none.
+        ConfigError: an address cannot be listened on, an allowed address is none, or TLS has no usable certificate.
     """
     if stop is None:
         stop = threading.Event()
@@ -93,16 +92,17 @@ class Listener:
             daemon=True,  # an upload may be cut off: it is done again
         )
         self._server: ThreadedAssociationServer | None = None
+        self._tls_server: tls.TlsServer | None = None
 
     @property
     def port(self) -> int:
-        """The TCP port that is listened on."""
+        """The TCP port that is listened on, without TLS."""
         assert self._server is not None, "not started"
         port: int = self._server.server_address[1]
         return port
 
     def start(self) -> None:
-        """Open the port and start the threads."""
+        """Open the ports and start the threads."""
         settings = self.settings
         # pynetdicom's own log lines may show what a message holds, and cost time for every fragment.
         _config.LOG_HANDLER_LEVEL = "none"
@@ -113,25 +113,44 @@ class Listener:
             (evt.EVT_REJECTED, self._on_rejected),
             (evt.EVT_C_STORE, self._on_store),
         ]
-        try:
-            self._server = admission.entity(settings).start_server(
+        entity = admission.entity(settings)
+        secure = tls.server_context(settings) if settings.listen_tls_port else None
+        with _listening_on(settings.listen_host, settings.listen_port, "TOMONODE_LISTEN_PORT"):
+            self._server = entity.start_server(
                 (settings.listen_host, settings.listen_port), block=False, evt_handlers=handlers
             )
-        except OSError as error:
-            where = f"{settings.listen_host}:{settings.listen_port}"
-            raise ConfigError(
-                f"cannot listen on {where}: {error.strerror}; change TOMONODE_LISTEN_HOST or TOMONODE_LISTEN_PORT"
-            ) from error
+        if secure is not None:
+            try:
+                self._tls_server = self._start_tls(entity, secure, handlers)
+            except ConfigError:
+                self._server.shutdown()
+                raise
         self._housekeeper.start()
         if self.store.remote is not None:
             self._copier.start()
         log.get().info("listening", host=settings.listen_host, port=self.port)
 
+    def _start_tls(self, entity: AE, secure: ssl.SSLContext, handlers: list[Any]) -> tls.TlsServer:
+        """The second port. Raises ConfigError where it cannot be had."""
+        host, port = self.settings.listen_host, self.settings.listen_tls_port
+        with _listening_on(host, port, "TOMONODE_LISTEN_TLS_PORT"):
+            made = tls.start_server(
+                entity,
+                (host, port),
+                secure,
+                handlers,
+                handshake_s=self.settings.acse_timeout_s,
+                may_connect=partial(admission.allowed, networks=self._networks),
+            )
+        log.get().info("listening over TLS", host=host, port=port)
+        return made
+
     def stop(self, limit_s: float = DRAIN_S) -> None:
         """Accept nothing new, finish what is in flight within the limit (seconds), end every association."""
         assert self._server is not None, "not started"
         self._stopping.set()
-        self._server.shutdown()
+        for server in filter(None, (self._server, self._tls_server)):
+            server.shutdown()
         end = time.monotonic() + limit_s
         busy = time.monotonic()
         while time.monotonic() < min(end, busy + _ANSWER_S):
@@ -177,10 +196,15 @@ class Listener:
 
     def _on_request(self, event: Event) -> None:
         association = event.assoc
-        if not admission.allowed(association.requestor.address, self._networks):
-            association.acse.send_reject(*_NOT_FROM_HERE)
+        who = _who(event)
+        connection = association.dul.socket.socket if association.dul.socket else None
+        refusal = admission.refusal(
+            who["address"], who["calling_ae"], connection, self.settings, self._networks, self.db
+        )
+        if refusal is not None:
+            association.acse.send_reject(refusal.result, refusal.source, refusal.code)
             association.is_rejected = True
-            self._log().warning("association refused", **_who(event), reason="address not allowed")
+            self._log().warning("association refused", **who, reason=refusal.reason)
             association.kill()  # returns when the rejection is sent and the peer has closed
             return
         requested = association.requestor.requested_contexts
@@ -217,6 +241,17 @@ class Listener:
             with suppress(OSError):  # a log without room must not change the answer
                 _log_outcome(outcome, told, file, calling_ae, time.monotonic() - started)
         return _as_dataset(told)
+
+
+@contextmanager
+def _listening_on(host: str, port: int, setting: str) -> Iterator[None]:
+    """Say which setting is wrong where an address cannot be listened on."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {host}:{port}: {error.strerror}; change TOMONODE_LISTEN_HOST or {setting}"
+        ) from error
 
 
 @contextmanager

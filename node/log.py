@@ -21,7 +21,7 @@ ALLOWED_KEYS = frozenset(
         "state", "generation", "attempt", "reason", "error", "code", "status", "not_before",
         "bytes", "count", "frames", "laterality", "view", "seconds", "stage", "url", "host", "port",
         "pid", "exit_code", "path", "model", "device", "threads", "version", "sent", "failed", "free_mb",
-        "reserve_mb", "mb_s", "signal",
+        "reserve_mb", "mb_s", "signal", "transaction_uid", "rule",
     }
 )  # fmt: skip
 

@@ -1,11 +1,13 @@
 """The tables (SQLAlchemy 2, typed). Invariants are constraints, so that no code path can break them.
 
-Times are UTC. Patient attributes live in `studies` alone, for matching pathology later, and nowhere in logs.
+Times are UTC. Patient attributes live in `studies` alone, for matching pathology later and for queries, and nowhere in
+logs.
 """
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -25,10 +27,12 @@ from sqlalchemy import (
     UniqueConstraint,
     false,
     text,
+    true,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from node.lifecycle import DeliveryState, RunState, StudyState
+from node.results import KINDS, OVERLAY
 
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -69,8 +73,12 @@ class Base(DeclarativeBase):
 
 def one_of(column: str, states: type[StrEnum]) -> CheckConstraint:
     """A column that holds a state of a machine, and nothing else."""
-    listed = ", ".join(f"'{state.value}'" for state in states)
+    listed = _quoted(state.value for state in states)
     return CheckConstraint(f"{column} IN ({listed})", name=column)
+
+
+def _quoted(words: Iterable[str]) -> str:
+    return ", ".join(f"'{word}'" for word in words)
 
 
 UID = String(64)
@@ -102,6 +110,19 @@ class Study(Base):
     patient_id: Mapped[str | None] = mapped_column(String(64))
     accession_number: Mapped[str | None] = mapped_column(String(64))
     study_date: Mapped[str | None] = mapped_column(String(8))
+    # for queries alone (`node.catalogue`); names are also kept folded, as they are compared
+    patient_name: Mapped[str | None] = mapped_column(String(256))
+    patient_name_folded: Mapped[str | None] = mapped_column(Text)
+    patient_birth_date: Mapped[str | None] = mapped_column(String(8))
+    patient_sex: Mapped[str | None] = mapped_column(String(16))
+    study_time: Mapped[str | None] = mapped_column(String(16))
+    study_id: Mapped[str | None] = mapped_column(String(64))
+    study_description: Mapped[str | None] = mapped_column(String(64))
+    referring_physician: Mapped[str | None] = mapped_column(String(256))
+    referring_physician_folded: Mapped[str | None] = mapped_column(Text)
+    pulled: Mapped[bool] = mapped_column(
+        default=False, server_default=false()
+    )  # fetched by `node.pulls`
 
     instances: Mapped[list[Instance]] = relationship(back_populates="study")
     runs: Mapped[list[Run]] = relationship(back_populates="study")
@@ -132,6 +153,12 @@ class Instance(Base):
     laterality: Mapped[str | None] = mapped_column(String(2))
     view: Mapped[str | None] = mapped_column(String(16))
     frames: Mapped[int | None]
+    volume_uid: Mapped[str | None] = mapped_column(
+        UID
+    )  # its series, where it is one slice of a volume
+    kept_aside: Mapped[str | None] = mapped_column(
+        Text
+    )  # why it is quarantined: kept, shown, never read
     calling_ae: Mapped[str] = mapped_column(String(16))
     received_at: Mapped[datetime]
 
@@ -212,6 +239,9 @@ class Run(Base):
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     model: Mapped[dict[str, Any] | None]  # name, version, sha256, trained, operating point: as used
+    route: Mapped[
+        dict[str, Any] | None
+    ]  # what the routing rules said when it was queued (`node.rules`)
     stage_seconds: Mapped[dict[str, Any] | None]
 
     study: Mapped[Study] = relationship(back_populates="runs")
@@ -248,6 +278,7 @@ class ImageResult(Base):
     segments: Mapped[int] = mapped_column(default=0)
     regions: Mapped[list[Any]] = mapped_column(default=list)
     excluded_reason: Mapped[str | None] = mapped_column(Text)
+    notes: Mapped[list[Any] | None]  # what was odd about the image and got around, for people
     pixel_spacing_mm: Mapped[float | None]  # this and what follows: `node.input_quality.Measured`
     slice_spacing_mm: Mapped[float | None]
     intensity_p05: Mapped[float | None]
@@ -258,11 +289,12 @@ class ImageResult(Base):
 
 
 class Artifact(Base):
-    """A file a run made: SEG, SR, or an overlay picture; its bytes lie in the blob store."""
+    """A file a run made: a DICOM object of one of `results.KINDS`, or an overlay picture; its bytes lie in the blob
+    store."""
 
     __tablename__ = "artifacts"
     __table_args__ = (
-        CheckConstraint("kind IN ('SEG', 'SR', 'OVERLAY')", name="kind"),
+        CheckConstraint(f"kind IN ({_quoted([*KINDS, OVERLAY])})", name="kind"),
         CheckConstraint("(kind = 'OVERLAY') = (sop_uid IS NULL)", name="sop_uid"),
         CheckConstraint("length(sha256) = 64", name="sha256"),
         UniqueConstraint("run_id", "name"),
@@ -283,7 +315,7 @@ class Artifact(Base):
 
 
 class Peer(Base):
-    """A destination of results: a DICOM Storage SCP, or a STOW-RS service."""
+    """Another system: a destination of results (DICOM Storage SCP or STOW-RS service), or one to fetch studies from."""
 
     __tablename__ = "peers"
     __table_args__ = (
@@ -302,6 +334,14 @@ class Peer(Base):
     host: Mapped[str | None] = mapped_column(String(255))
     port: Mapped[int | None]
     url: Mapped[str | None] = mapped_column(Text)
+    tls: Mapped[bool] = mapped_column(default=False, server_default=false())  # of a DICOM peer
+    pin_sha256: Mapped[str | None] = mapped_column(String(64))  # of its certificate (`node.tls`)
+    receives: Mapped[bool] = mapped_column(default=True, server_default=true())  # results go to it
+    results: Mapped[list[Any] | None]  # kinds that it gets (`results.KINDS`); None: the usual ones
+    commits: Mapped[bool] = mapped_column(default=False, server_default=false())  # asked to commit
+    queried: Mapped[bool] = mapped_column(
+        default=False, server_default=false()
+    )  # studies are fetched
     enabled: Mapped[bool] = mapped_column(default=True)
     created_at: Mapped[datetime]
 

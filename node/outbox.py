@@ -18,6 +18,8 @@ from node.models import Outbox
 
 INFER = ("tomonode.infer", "inference")
 DELIVER = ("tomonode.deliver", "delivery")
+COMMIT = ("tomonode.commit", "delivery")
+PULL = ("tomonode.pull", "delivery")
 TRAIN = ("tomonode.train", "training")
 QUEUES = ("inference", "delivery", "training")
 

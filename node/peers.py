@@ -19,6 +19,7 @@ from node.deliveries import Destination
 from node.errors import ConfigError, Conflict, NotFound, PeerRefused, PeerUnavailable
 from node.lifecycle import DeliveryEvent, DeliveryState
 from node.models import Delivery, Peer
+from node.tls import client_context, pin_of
 
 _NAME_LIMIT = 64
 _HOST_LIMIT = 255
@@ -26,7 +27,16 @@ _URL_LIMIT = 2000
 _REACH_S = 5.0
 
 
-def dicom_peer(name: str, ae_title: str, host: str, port: int, at: datetime) -> Peer:
+def dicom_peer(
+    name: str,
+    ae_title: str,
+    host: str,
+    port: int,
+    at: datetime,
+    *,
+    tls: bool = False,
+    pin: str | None = None,
+) -> Peer:
     """A Storage SCP as a destination.
 
     Args:
@@ -35,11 +45,15 @@ def dicom_peer(name: str, ae_title: str, host: str, port: int, at: datetime) -> 
         host: name or address.
         port: 1 to 65535.
         at: now.
+        tls: whether its port speaks TLS.
+        pin: SHA-256 of its certificate, in place of an authority that vouches for it; only with `tls`.
 
     Raises:
         ConfigError: a value cannot be used.
     """
     _check_name(name)
+    if pin is not None and not tls:
+        raise ConfigError(f"peer {name!r} has a pin and no TLS; add --tls, or leave out --pin")
     title = ae_title.strip(" ")
     if not 1 <= len(title) <= 16 or "\\" in title or not (title.isascii() and title.isprintable()):
         raise ConfigError(
@@ -56,13 +70,17 @@ def dicom_peer(name: str, ae_title: str, host: str, port: int, at: datetime) -> 
         ae_title=title,
         host=host,
         port=port,
+        tls=tls,
+        pin_sha256=None if pin is None else pin_of(pin),
         enabled=True,
         created_at=at,
     )
 
 
-def stow_peer(name: str, url: str, at: datetime) -> Peer:
+def stow_peer(name: str, url: str, at: datetime, *, pin: str | None = None) -> Peer:
     """A STOW-RS service (DICOM PS3.18 10.5) as a destination; `url` is the base that `/studies` is added to.
+
+    `pin` is the SHA-256 of its certificate, in place of an authority that vouches for it; only with https.
 
     Raises:
         ConfigError: a value cannot be used.
@@ -77,11 +95,15 @@ def stow_peer(name: str, url: str, at: datetime) -> Peer:
         raise ConfigError(
             f"URL {url!r} cannot be used; give the DICOMweb base, such as http://HOST:8042/dicom-web"
         )
+    if pin is not None and parts.scheme != "https":
+        raise ConfigError(f"peer {name!r} has a pin and no TLS; give an https URL, or no --pin")
     return Peer(
         id=uuid.uuid4(),
         name=name,
         kind="STOW",
         url=url.rstrip("/"),
+        tls=False,
+        pin_sha256=None if pin is None else pin_of(pin),
         enabled=True,
         created_at=at,
     )
@@ -101,21 +123,21 @@ def add(session: Session, peer: Peer) -> bool:
         False if just this peer was here already.
 
     Raises:
-        Conflict: the name is taken by another address.
+        Conflict: the name is taken by another address, or the same one known in another way.
     """
     known = session.execute(select(Peer).where(Peer.name == peer.name)).scalar_one_or_none()
     if known is None:
         session.add(peer)
         session.flush()
         return True
-    same = address(known) == address(peer)
+    same = _identity(known) == _identity(peer)
     if known.enabled and not same:
         raise Conflict(
             f"peer {peer.name!r} is here already as {address(known)}; remove it first, or choose another name"
         )
     if known.enabled:
         return False
-    for column in ("kind", "ae_title", "host", "port", "url", "enabled"):
+    for column in ("kind", "ae_title", "host", "port", "url", "tls", "pin_sha256", "enabled"):
         setattr(known, column, getattr(peer, column))
     session.flush()
     return True
@@ -165,10 +187,13 @@ def remove(session: Session, name: str) -> int:
 
 
 def address(peer: Peer) -> str:
-    """Where a peer is, for people: `AE at HOST:PORT`, or the URL."""
-    if peer.kind == "STOW":
-        return str(peer.url)
-    return f"{peer.ae_title} at {peer.host}:{peer.port}"
+    """Where a peer is, for people: `AE at HOST:PORT`, or the URL, and how it is known."""
+    where = f"{peer.ae_title} at {peer.host}:{peer.port}{', TLS' if peer.tls else ''}"
+    return f"{peer.url if peer.kind == 'STOW' else where}{', pinned' if peer.pin_sha256 else ''}"
+
+
+def _identity(peer: Peer) -> tuple[str, str | None]:
+    return address(peer), peer.pin_sha256
 
 
 def reach(destination: Destination, settings: Settings) -> float:
@@ -188,7 +213,10 @@ def reach(destination: Destination, settings: Settings) -> float:
     url = f"{destination.url}/studies"
     try:
         accept = {"Accept": "application/dicom+json"}
-        answer = httpx.get(url, params={"limit": "1"}, headers=accept, timeout=_REACH_S)
+        verify = client_context(settings, destination.pin_sha256)
+        answer = httpx.get(
+            url, params={"limit": "1"}, headers=accept, timeout=_REACH_S, verify=verify
+        )
     except httpx.HTTPError as error:
         raise PeerUnavailable(f"no answer from {url}; {error}; is it running?") from None
     if answer.status_code >= 500:

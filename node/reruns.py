@@ -10,6 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from node import outbox, studies, timeline
+from node.catalogue import rows
 from node.config import Settings
 from node.db import Database, now, transition
 from node.errors import ConfigError, Conflict, NotFound
@@ -80,6 +81,7 @@ def retry(
         raise Conflict(f"run {run.id} is {run.state}; wait for it, or look at why it waits")
     transition(session, Run, RunEvent.SUPERSEDE, [Run.id == run.id])
     cancel_deliveries(session, run.id)
+    rows.withdraw(session, run.id)
     new_id = queue_run(session, study.id, run.generation, settings, model_version, at)
     timeline.add(
         session, study.id, at, "retry", f"run {new_id} replaces {run.id}, asked for by an operator"

@@ -13,6 +13,9 @@ from sqlalchemy import ColumnElement, CursorResult, select, update
 from sqlalchemy.orm import Session, aliased
 
 from node import outbox, timeline
+from node.blobs import BlobStore
+from node.catalogue import rows
+from node.catalogue.described import Header
 from node.config import Settings
 from node.db import Database, now, transition
 from node.lifecycle import RunEvent, RunState
@@ -212,10 +215,16 @@ def heartbeat(db: Database, run_id: uuid.UUID, attempt: int, settings: Settings)
 
 
 def succeed(db: Database, held: Claim, outcome: Outcome, settings: Settings) -> bool:
-    """One transaction: results, artifacts, SUCCEEDED, a delivery to every enabled peer, their messages.
+    """One transaction: results, artifacts and their rows in the catalogue, SUCCEEDED, a delivery to every enabled peer,
+    their messages.
 
     False: the lease was lost, or a newer generation superseded the run; nothing was written.
+
+    Raises:
+        DatabaseUnavailable: nothing is known to be written.
+        BlobStoreUnavailable: an artifact is not on this host, and the shared store does not answer.
     """
+    headers = {} if held.shadow else _headers(outcome, settings)
     with db.transaction() as session:
         at = now(session)
         changed = transition(
@@ -234,8 +243,8 @@ def succeed(db: Database, held: Claim, outcome: Outcome, settings: Settings) -> 
         for image in outcome.images:
             values = {**vars(image), "regions": [dict(region) for region in image.regions]}
             session.add(ImageResult(run_id=held.run_id, **values))
-        for artifact in outcome.artifacts:
-            session.add(Artifact(run_id=held.run_id, **vars(artifact)))
+        made = [Artifact(run_id=held.run_id, **vars(artifact)) for artifact in outcome.artifacts]
+        session.add_all(made)
         timeline.add(
             session,
             held.study_id,
@@ -244,9 +253,17 @@ def succeed(db: Database, held: Claim, outcome: Outcome, settings: Settings) -> 
             f"{_called(run)}: {len(outcome.artifacts)} files",
         )
         session.flush()
+        for artifact in made:
+            if artifact.sop_uid is not None and artifact.sha256 in headers:
+                rows.add_artifact(session, held.study_id, artifact, headers[artifact.sha256])
         if not held.shadow:
             _queue_deliveries(session, held.run_id, settings, at)
         return True
+
+
+def _headers(outcome: Outcome, settings: Settings) -> dict[str, Header]:
+    objects = [one.sha256 for one in outcome.artifacts if one.sop_uid is not None]
+    return rows.headers(BlobStore.of(settings), objects)
 
 
 def _queue_deliveries(

@@ -1,44 +1,37 @@
-"""The sending side: C-STORE and C-ECHO to a peer, over one association, nothing transcoded.
+"""The sending side: C-STORE and C-ECHO to a peer.
 
 Files are read in fragments while they are sent, so that memory does not grow with their size. A peer's warning
 (0xB000, 0xB006, 0xB007: stored, with elements coerced or discarded) counts as accepted: the peer has the object.
+
+A delivery (`store`) sends an object as it is stored to a peer that takes its transfer syntax, and in little endian
+(`dicom_io.transcode`) to one that does not. `send_files` sends files as they are, or not at all.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_file_meta_info
 from pynetdicom.association import Association
 from pynetdicom.sop_class import Verification
 
-from dicom_io.syntaxes import IMPLICIT_LITTLE
-from node.association import Address, AssociationLost, association_with, lost
+from dicom_io.errors import DicomIoError
+from dicom_io.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
+from dicom_io.transcode import TARGETS
+from node import log
+from node.association import Address, AssociationLost, Proposal, association_with, lost
 from node.config import Settings
 from node.deliveries import Answer, Destination, Parcel
-from node.errors import NodeError, PeerRefused, PeerUnavailable, UnreadableObject
+from node.errors import DiskFull, NodeError, PeerRefused, PeerUnavailable, UnreadableObject
+from node.outgoing import Outgoing, transcoded
+from node.outgoing import outgoing as outgoing
+from node.tls import PeerContext, client_context
 
 _MAX_CONTEXTS = 128  # presentation context IDs are the odd numbers of a byte, PS3.8 9.3.2.2
 _CLASS_NOT_SUPPORTED = "0x0122"
-
-
-@dataclass(frozen=True)
-class Outgoing:
-    """A DICOM file (PS3.10) to be sent as it is."""
-
-    path: Path
-    sop_class_uid: str
-    sop_uid: str
-    transfer_syntax_uid: str
-
-    @property
-    def context(self) -> tuple[str, str]:
-        """What must be negotiated for it: SOP class and transfer syntax."""
-        return self.sop_class_uid, self.transfer_syntax_uid
+_NAMES = {EXPLICIT_LITTLE: "explicit little endian", IMPLICIT_LITTLE: "implicit little endian"}
 
 
 @dataclass(frozen=True)
@@ -53,55 +46,71 @@ class FileResult:
     seconds: float
 
 
-def outgoing(path: Path) -> Outgoing:
-    """A file and what its file meta information says.
-
-    Raises:
-        UnreadableObject: no file, no DICOM file, or one without the UIDs it must have.
-    """
-    try:
-        meta = read_file_meta_info(path)
-        found = Outgoing(
-            path,
-            str(meta.MediaStorageSOPClassUID),
-            str(meta.MediaStorageSOPInstanceUID),
-            str(meta.TransferSyntaxUID),
-        )
-    except OSError as error:
-        raise UnreadableObject(f"cannot read {path.name}: {error.strerror or 'no data'}") from error
-    except (InvalidDicomError, AttributeError, EOFError, ValueError, KeyError) as error:
-        raise UnreadableObject(
-            f"{path.name} is no DICOM file with preamble and file meta information"
-        ) from error
-    return found
-
-
 def store(
     destination: Destination, parcels: Sequence[tuple[Parcel, Path]], settings: Settings
 ) -> list[Answer]:
-    """Send objects over one association, in the given order.
+    """Send objects in the given order, over one association, or more where they need more presentation contexts.
 
     Returns:
-        What the peer said of each object. Fewer answers than objects: the association ended before the rest.
+        What the peer said of each object, with the transfer syntax where it was not the stored one. Fewer answers than
+        objects: an association ended before the rest, or there was no room to transcode one.
 
     Raises:
         PeerUnavailable: no connection, rejected for now, or ended before the first answer.
-        PeerRefused: rejected for good, or no presentation context accepted for any of the objects.
+        PeerRefused: rejected for good, no presentation context accepted for any of the objects, or another certificate
+            than expected.
         UnreadableObject: a blob is no DICOM file.
+        DiskFull: no room for the transcoded form of the first object.
     """
     files = [(parcel, outgoing(path)) for parcel, path in parcels]
-    contexts = [file.context for _, file in files]
-    address = _address(destination)
     answers: list[Answer] = []
     try:
-        with association_with(address, contexts, settings) as association:
-            for parcel, file in files:
-                status = _send(association, file)
-                answers.append(Answer(parcel.artifact_id, is_accepted(status), status))
-    except PeerUnavailable:
+        for batch, contexts in _batches(files):
+            with association_with(
+                _address(destination), contexts, settings, _tls(destination, settings)
+            ) as association:
+                for parcel, file in batch:
+                    answers.append(_deliver(association, parcel, file, settings))
+    except (PeerUnavailable, DiskFull):
         if not answers:
             raise
     return answers
+
+
+def _batches(
+    files: Sequence[tuple[Parcel, Outgoing]],
+) -> Iterator[tuple[list[tuple[Parcel, Outgoing]], list[Proposal]]]:
+    """Objects in order, with the presentation contexts that one association can propose for them."""
+    batch: list[tuple[Parcel, Outgoing]] = []
+    contexts: dict[Proposal, None] = {}
+    for parcel, file in files:
+        wanted = dict.fromkeys([file.as_it_is, file.transcoded])
+        if len(contexts | wanted) > _MAX_CONTEXTS:
+            yield batch, list(contexts)
+            batch, contexts = [], {}
+        contexts |= wanted
+        batch.append((parcel, file))
+    if batch:
+        yield batch, list(contexts)
+
+
+def _deliver(
+    association: Association, parcel: Parcel, file: Outgoing, settings: Settings
+) -> Answer:
+    """Send one object in the best form that the peer takes. Raises AssociationLost, DiskFull."""
+    accepted = _accepted(association)
+    syntaxes = [s for s in TARGETS if (file.sop_class_uid, s) in accepted]
+    if file.context in accepted or not syntaxes:
+        status = _send(association, file)
+        return Answer(parcel.artifact_id, is_accepted(status), status)
+    try:
+        with transcoded(file, syntaxes[0], settings) as other:
+            status = _send(association, other)
+    except DicomIoError as error:
+        log.get().warning("not transcoded", sop_uid=file.sop_uid, reason=str(error))
+        refusal = f"{_CLASS_NOT_SUPPORTED} (stored syntax not taken, and not transcodable)"
+        return Answer(parcel.artifact_id, False, refusal)
+    return Answer(parcel.artifact_id, is_accepted(status), f"{status} (as {_NAMES[syntaxes[0]]})")
 
 
 def echo(destination: Destination, settings: Settings) -> float:
@@ -112,8 +121,9 @@ def echo(destination: Destination, settings: Settings) -> float:
         PeerRefused: rejected for good, or it knows no Verification.
     """
     started = time.monotonic()
-    contexts = [(str(Verification), IMPLICIT_LITTLE)]
-    with association_with(_address(destination), contexts, settings) as association:
+    contexts = [(str(Verification), (IMPLICIT_LITTLE,))]
+    tls = _tls(destination, settings)
+    with association_with(_address(destination), contexts, settings, tls) as association:
         status = association.send_c_echo().get("Status")
     if status is None:
         raise PeerUnavailable(f"{destination.name} gave no answer to C-ECHO; see its log")
@@ -186,7 +196,7 @@ class _FileSender:
         """Send files whose presentation contexts fit one association; more than one where it ends early."""
         left = list(batch)
         while left:
-            contexts = [file.context for file in left]
+            contexts = [file.as_it_is for file in left]
             done = len(left)
             try:
                 with association_with(self._address, contexts, self._settings) as association:
@@ -216,12 +226,19 @@ def _address(destination: Destination) -> Address:
     return host, port, title
 
 
-def _send(association: Association, file: Outgoing) -> str:
-    """Send one file; the status as text. Raises AssociationLost."""
-    accepted = {
+def _tls(destination: Destination, settings: Settings) -> PeerContext | None:
+    return client_context(settings, destination.pin_sha256) if destination.tls else None
+
+
+def _accepted(association: Association) -> set[tuple[str, str]]:
+    return {
         (str(c.abstract_syntax), str(c.transfer_syntax[0])) for c in association.accepted_contexts
     }
-    if file.context not in accepted:
+
+
+def _send(association: Association, file: Outgoing) -> str:
+    """Send one file; the status as text. Raises AssociationLost."""
+    if file.context not in _accepted(association):
         return _CLASS_NOT_SUPPORTED
     if not association.is_established:
         raise lost(association)

@@ -56,7 +56,7 @@ def node_services(settings: Settings) -> list[Service]:
     listener = Service(
         name="listener",
         command=own_command("listen"),
-        where=f"DICOM {settings.ae_title} at {settings.listen_host}:{settings.listen_port}",
+        where=_dicom_address(settings),
         ready=lambda _child: probe.accepts(settings.listen_host, settings.listen_port),
         order=0,
         stop_s=30,
@@ -65,8 +65,10 @@ def node_services(settings: Settings) -> list[Service]:
     web = Service(
         name="web",
         command=own_command("web"),
-        where=f"http://{settings.web_host}:{settings.web_port}/",
-        ready=lambda _child: probe.serves_pages(settings.web_host, settings.web_port),
+        where=settings.web_url,
+        ready=lambda _child: probe.serves_pages(
+            settings.web_host, settings.web_port, tls=settings.web_certificate is not None
+        ),
         order=3,
         stop_s=10,
         environment=environment,
@@ -84,6 +86,11 @@ def node_services(settings: Settings) -> list[Service]:
     delivery = _worker("delivery", "delivery", "sends SEG and SR to the peers", environment)
     working = [*_inference(settings, environment), *_training(settings, environment), delivery]
     return [relay, *working, web, listener]
+
+
+def _dicom_address(settings: Settings) -> str:
+    plain = f"DICOM {settings.ae_title} at {settings.listen_host}:{settings.listen_port}"
+    return f"{plain}, TLS {settings.listen_tls_port}" if settings.listen_tls_port else plain
 
 
 def _inference(settings: Settings, environment: dict[str, str]) -> list[Service]:

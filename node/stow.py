@@ -21,6 +21,7 @@ import httpx
 from node.config import Settings
 from node.deliveries import Answer, Destination, Parcel
 from node.errors import NodeError, PeerRefused, PeerUnavailable
+from node.tls import client_context, reason
 
 _CHUNK = 2**20
 _STORED, _FAILED = "00081199", "00081198"  # Referenced, Failed SOP Sequence: PS3.18 table 10.5.3-3
@@ -54,7 +55,7 @@ def store(
         "Content-Length": str(_length(paths, boundary)),
         "Accept": _JSON,
     }
-    with _client(settings) as client, _transport_errors(destination):
+    with _client(destination, settings) as client, _transport_errors(destination):
         response = client.post(
             f"{destination.url}/studies", headers=headers, content=_body(paths, boundary)
         )
@@ -77,7 +78,7 @@ def echo(destination: Destination, settings: Settings) -> float:
         PeerRefused: an HTTP status that says no.
     """
     started = time.monotonic()
-    with _client(settings) as client, _transport_errors(destination):
+    with _client(destination, settings) as client, _transport_errors(destination):
         response = client.get(
             f"{destination.url}/studies", params={"limit": "1"}, headers={"Accept": _JSON}
         )
@@ -169,15 +170,16 @@ def _length(paths: Sequence[Path], boundary: str) -> int:
     return sum(part + path.stat().st_size for path in paths) + len(_tail(boundary))
 
 
-def _client(settings: Settings) -> httpx.Client:
+def _client(destination: Destination, settings: Settings) -> httpx.Client:
     timeout = httpx.Timeout(
         connect=settings.acse_timeout_s,
         read=settings.dimse_timeout_s,
         write=settings.network_timeout_s,
         pool=settings.acse_timeout_s,
     )
-    # Proxies of the environment are not ours to use; the system's certificates are.
-    return httpx.Client(timeout=timeout, trust_env=False, verify=ssl.create_default_context())
+    # Proxies of the environment are not ours to use; the system's certificates are, where nothing else is set.
+    verify = client_context(settings, destination.pin_sha256)
+    return httpx.Client(timeout=timeout, trust_env=False, verify=verify)
 
 
 @contextmanager
@@ -190,9 +192,19 @@ def _transport_errors(destination: Destination) -> Iterator[None]:
             f"{destination.name}: its URL cannot be used; add the peer again with another"
         ) from error
     except httpx.HTTPError as error:
+        failure = _tls_failure(error)
+        if isinstance(failure, ssl.SSLCertVerificationError):
+            raise PeerRefused(f"{destination.name}: {reason(failure)}") from error
         raise PeerUnavailable(
             f"{destination.name} could not be reached ({type(error).__name__}); is it running?"
         ) from error
+
+
+def _tls_failure(error: BaseException | None) -> ssl.SSLError | None:
+    """The failed handshake that an error of httpx goes back to."""
+    while error is not None and not isinstance(error, ssl.SSLError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _refusal(destination: Destination, response: httpx.Response) -> NodeError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -12,6 +12,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from node import outbox, registry, timeline
+from node.catalogue import rows
+from node.catalogue.described import Described, OfStudy
 from node.completion import Because, Received, Rule, Verdict, judge
 from node.config import Settings
 from node.db import transition
@@ -47,13 +49,16 @@ class Arrival:
     accession_number: str | None
     study_date: str | None
     calling_ae: str
+    # what else it says of the study, and of itself, for queries
+    of_study: OfStudy = field(default_factory=OfStudy)
+    described: Described = field(default_factory=Described)
 
 
 def record(session: Session, arrival: Arrival, at: datetime) -> Recorded:
     """Write the row of an arriving object and touch its study, in the caller's transaction.
 
     A new image of a study that was closed opens its next generation; other objects (reports, our own results coming
-    back) are filed and change nothing.
+    back) are filed and change nothing. What is new is listed in the catalogue, for queries.
     """
     _ensure_study(session, arrival, at)
     study = session.execute(
@@ -71,7 +76,11 @@ def record(session: Session, arrival: Arrival, at: datetime) -> Recorded:
     generation = study.generation
     if arrival.is_image and study.state != StudyState.RECEIVING:
         generation = _reopen(session, study, at)
-    session.add(_instance(study, arrival, generation, at))
+    instance = _instance(study, arrival, generation, at)
+    session.add(instance)
+    session.flush()
+    rows.fill_study(session, study, _of_study(arrival))
+    rows.add_instance(session, instance, arrival.described)
     _touch(session, study, at)
     return Recorded.NEW
 
@@ -88,11 +97,17 @@ def _ensure_study(session: Session, arrival: Arrival, at: datetime) -> None:
             received_at=at,
             generation_at=at,
             last_activity_at=at,
-            patient_id=arrival.patient_id,
-            accession_number=arrival.accession_number,
-            study_date=arrival.study_date,
         )
         .on_conflict_do_nothing(index_elements=["study_uid"])
+    )
+
+
+def _of_study(arrival: Arrival) -> OfStudy:
+    return replace(
+        arrival.of_study,
+        patient_id=arrival.patient_id,
+        accession_number=arrival.accession_number,
+        study_date=arrival.study_date,
     )
 
 
@@ -324,6 +339,7 @@ def supersede(session: Session, study_id: uuid.UUID, generation: int, at: dateti
             session, Run, RunEvent.SUPERSEDE, [Run.id == run_id], lease_until=None, finished_at=at
         )
         cancel_deliveries(session, run_id)
+        rows.withdraw(session, run_id)
         timeline.add(
             session, study_id, at, "superseded", f"run {run_id} replaced by generation {generation}"
         )

@@ -11,7 +11,7 @@ import typer
 
 from node import doctor as node_doctor
 from node import log, processes, relay, schema
-from node.cli import blob, dataset, delivery, drift, label, output, peer, study
+from node.cli import blob, catalogue, dataset, delivery, drift, label, output, peer, study
 from node.cli.context import database, open_database
 from node.config import load_settings
 from node.model_version import model_version
@@ -37,6 +37,7 @@ app.add_typer(peer.app, name="peer")
 app.add_typer(label.app, name="label")
 app.add_typer(db_app, name="db")
 app.add_typer(blob.app, name="blob")
+app.add_typer(catalogue.app, name="catalogue")
 app.command("drift")(drift.drift)
 
 ReadyFd = Annotated[int | None, typer.Option("--ready-fd", hidden=True)]

@@ -36,7 +36,7 @@ def list_(as_json: output.AsJson = False) -> None:
 
 
 def _row(peer: Peer) -> dict[str, object]:
-    columns = ("name", "kind", "ae_title", "host", "port", "url", "created_at")
+    columns = ("name", "kind", "ae_title", "host", "port", "url", "tls", "pin_sha256", "created_at")
     return {"address": peers.address(peer), **{name: getattr(peer, name) for name in columns}}
 
 
@@ -49,14 +49,23 @@ def add(
     url: Annotated[
         str | None, typer.Option(help="Base URL of a STOW-RS service, in place of AE title.")
     ] = None,
+    tls: Annotated[bool, typer.Option("--tls", help="Its port speaks TLS.")] = False,
+    pin: Annotated[
+        str | None,
+        typer.Option(
+            help="SHA-256 of its certificate; without it an authority must vouch for the peer."
+        ),
+    ] = None,
 ) -> None:
     """Add a peer: NAME AE_TITLE HOST PORT, or NAME --url URL. Results of later runs go to it."""
     with database() as db, db.transaction() as session:
         at = now(session)
+        if url is not None and tls:
+            raise ConfigError(f"--tls is for an AE title; give peer {name!r} an https URL instead")
         if url is not None and ae_title is None:
-            peer = peers.stow_peer(name, url, at)
+            peer = peers.stow_peer(name, url, at, pin=pin)
         elif url is None and ae_title is not None and host is not None and port is not None:
-            peer = peers.dicom_peer(name, ae_title, host, port, at)
+            peer = peers.dicom_peer(name, ae_title, host, port, at, tls=tls, pin=pin)
         else:
             raise ConfigError(
                 f"address of peer {name!r} is not clear; give AE_TITLE HOST PORT, or --url URL alone"

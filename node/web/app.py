@@ -15,10 +15,14 @@ from starlette.responses import JSONResponse, Response
 
 from node import log
 from node.blobs import BlobStore
+from node.catalogue.match import BadKey
 from node.config import Settings
 from node.db import Database
+from node.dicomweb import routes as dicomweb
+from node.dicomweb import store_routes
+from node.dicomweb.errors import BadRequest, NotAcceptable
 from node.errors import ConfigError, Conflict, InvalidLabel, NodeError, NotFound, Transient
-from node.web import labels, learning, metrics, pages, trainings
+from node.web import labels, learning, metrics, pages, trainings, viewer
 from node.web.guard import HEADERS, Guard
 from node.web.render import STATIC, VERSION, error_page
 
@@ -27,6 +31,9 @@ _STATUS: tuple[tuple[type[NodeError], int, str], ...] = (
     (Conflict, 409, "Not now"),
     (ConfigError, 400, "Not understood"),
     (InvalidLabel, 400, "Not understood"),
+    (BadKey, 400, "Not understood"),
+    (BadRequest, 400, "Not understood"),
+    (NotAcceptable, 406, "Not in that form"),
     (Transient, 503, "The node is not well"),
     (NodeError, 500, "That did not work"),
 )
@@ -52,10 +59,11 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.node = pages.Node(settings, db, store)
     app.include_router(labels.router)  # first: its addresses lie below a study's
-    for part in (pages, trainings, learning, metrics):
+    for part in (dicomweb, store_routes, pages, trainings, learning, metrics):
         app.include_router(part.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    app.add_middleware(Guard, settings=settings)
+    app.add_middleware(viewer.Viewer, folder=viewer.folder_of(settings))
+    app.add_middleware(Guard, settings=settings)  # around the viewer, too
     app.add_exception_handler(NodeError, _node_error)
     app.add_exception_handler(ProgrammingError, _no_schema)
     app.add_exception_handler(RequestValidationError, _not_understood)
@@ -66,7 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 def _answer(request: Request, status: int, title: str, message: str) -> Response:
     """An error for whoever asked: a page for people, JSON for programs."""
-    if request.url.path.startswith("/api/"):
+    if request.url.path.startswith(("/api/", f"{dicomweb.PREFIX}/")):
         return JSONResponse({"error": title, "message": message}, status)
     return error_page(status, title, message)
 

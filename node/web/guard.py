@@ -3,6 +3,8 @@
 The pages have no log-in, so they are for this machine alone by default. A page of a stranger, open in the same browser,
 could still send requests here: changes are taken from our own pages only (Origin), and on a loopback address only
 requests for a loopback name are answered, so that a stranger's name that suddenly resolves to 127.0.0.1 reads nothing.
+Where the node is open to the network, DICOMweb is for this machine and for the addresses that the listener lets in;
+programs, which name no origin, may store there, and browsers name theirs with every such request.
 """
 
 from __future__ import annotations
@@ -12,9 +14,11 @@ import time
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from node import log
+from node.admission import allowed, networks
 from node.config import Settings
 from node.web.render import error_page
 
@@ -28,6 +32,7 @@ HEADERS = {
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+DICOMWEB = "/dicom-web"
 _READING = frozenset({"GET", "HEAD"})
 
 
@@ -41,6 +46,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
+        self._networks = networks(settings)
         self._names: frozenset[str] | None = None  # any
         if is_loopback(settings.web_host):
             self._names = frozenset({"localhost", "127.0.0.1", "::1", settings.web_host})
@@ -74,13 +80,27 @@ class Guard:
                 "Not this node's name",
                 "this node answers on this machine only; open it as localhost or 127.0.0.1",
             )
-        if scope["method"] not in _READING and not same_origin(headers):
+        if scope["path"].startswith(DICOMWEB) and not self._may_fetch(scope):
+            return JSONResponse(
+                {
+                    "error": "Not for this address",
+                    "message": "ask the node's operator to add it to TOMONODE_ALLOWED_ADDRESSES",
+                },
+                403,
+            )
+        from_program = scope["path"].startswith(DICOMWEB) and "origin" not in headers
+        if scope["method"] not in _READING and not from_program and not same_origin(headers):
             return error_page(
                 403,
                 "Not from this page",
                 "a change is taken only from a page of this node; go back, reload and try again",
             )
         return None
+
+    def _may_fetch(self, scope: Scope) -> bool:
+        """Whether DICOMweb is open to the client."""
+        client = scope.get("client")
+        return client is None or is_loopback(client[0]) or allowed(client[0], self._networks)
 
 
 def is_loopback(host: str) -> bool:

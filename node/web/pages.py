@@ -25,6 +25,7 @@ from node.labels.views import study_labels
 from node.model_version import model_version
 from node.models import Artifact, Study
 from node.views.worklist import MAX_ROWS
+from node.web import viewer
 from node.web.render import VERSION, page, path_part
 
 router = APIRouter()
@@ -102,6 +103,7 @@ def study_page(
             overview=views.overview(session, node.settings, at),
             study=views.study_page(session, study_uid, node.settings, at),
             labels=study_labels(session, studies.find(session, study_uid), at.date()),
+            viewer=viewer.address(node.settings, study_uid),
             notice=notice,
             form=form,
         )

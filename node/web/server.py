@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import uvicorn
 
-from node import log, processes
+from node import log, processes, tls
 from node.config import Settings
 from node.errors import ConfigError
 from node.web.app import create_app
@@ -23,14 +23,17 @@ def run(settings: Settings, stop: threading.Event | None = None) -> None:
     """Serve until `stop` is set, or SIGTERM or SIGINT comes where it is None; finishes what is in flight.
 
     Raises:
-        ConfigError: the address cannot be listened on.
+        ConfigError: the address cannot be listened on, or the certificate cannot be used.
     """
+    tls.check_web(settings)
     if stop is None:
         stop = threading.Event()
         processes.stop_on_signals(stop)
     with _listen(settings) as listening:
         host, port = listening.getsockname()[:2]
-        log.get().info("web started", host=host, port=port, url=f"http://{_in_url(host)}:{port}/")
+        scheme = "http" if settings.web_certificate is None else "https"
+        url = f"{scheme}://{_in_url(host)}:{port}/"
+        log.get().info("web started", host=host, port=port, url=url)
         if not is_loopback(settings.web_host):
             log.get().warning(
                 "web is open to the network",
@@ -74,6 +77,8 @@ def _serve(settings: Settings, listening: socket.socket, stop: threading.Event) 
             access_log=False,
             server_header=False,
             proxy_headers=False,
+            ssl_certfile=settings.web_certificate,
+            ssl_keyfile=settings.web_key,
             timeout_graceful_shutdown=_DRAIN_S,
         )
     )

@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 from pydicom.uid import generate_uid
 
-from dicom_io.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE, JPEG2000_LOSSLESS, TRANSFER_SYNTAXES
+from dicom_io.syntaxes import (
+    BREAST_TOMOSYNTHESIS,
+    COMPREHENSIVE_3D_SR,
+    EXPLICIT_LITTLE,
+    TRANSFER_SYNTAXES,
+)
 from node import scu
 from node.config import Settings
 from node.deliveries import Destination, Parcel
@@ -66,7 +71,9 @@ def test_each_object_gets_its_answer_over_one_association(sender: Settings, tmp_
 
 
 @pytest.mark.parametrize("syntax", TRANSFER_SYNTAXES)
-def test_nothing_is_transcoded(sender: Settings, tmp_path: Path, syntax: str) -> None:
+def test_nothing_is_transcoded_for_a_peer_that_takes_what_is_stored(
+    sender: Settings, tmp_path: Path, syntax: str
+) -> None:
     [(parcel, path)] = make_parcels(tmp_path, 1, syntax)
     with pacs() as peer:
         scu.store(peer.destination(), [(parcel, path)], sender)
@@ -76,11 +83,11 @@ def test_nothing_is_transcoded(sender: Settings, tmp_path: Path, syntax: str) ->
 
 
 def test_a_class_the_peer_does_not_take_is_its_answer(sender: Settings, tmp_path: Path) -> None:
-    wanted, unwanted = (
-        make_parcels(tmp_path, 1),
-        make_parcels(tmp_path, 1, JPEG2000_LOSSLESS),
-    )
-    with pacs(Script(syntaxes=(IMPLICIT_LITTLE, EXPLICIT_LITTLE))) as peer:
+    wanted = make_parcels(tmp_path, 1)
+    path = tmp_path / "report.dcm"
+    report = write_object(path, SOPClassUID=COMPREHENSIVE_3D_SR)
+    unwanted = [(Parcel(uuid.uuid4(), report.SOPInstanceUID, report.SOPClassUID, "ab" * 32), path)]
+    with pacs(Script(classes=(BREAST_TOMOSYNTHESIS,))) as peer:
         answers = scu.store(peer.destination(), [*unwanted, *wanted], sender)
         assert [(a.accepted, a.status) for a in answers] == [(False, "0x0122"), (True, "0x0000")]
         with pytest.raises(PeerRefused, match="none of the SOP classes"):

@@ -10,9 +10,11 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from dicom_io.dbt import open_image
-from tests.support.breast_edits import Edit, modified, setting, with_view_code
-from tests.support.breast_objects import edited, view_file, volume
+from tests.support.breast_edits import Edit, modified, setting, with_view_code, without
+from tests.support.breast_objects import edited, encode, view_file, volume, with_frames
 from tests.support.shared import shared_path
+
+JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
 
 
 def test_metadata_of_a_tomosynthesis_object(tmp_path: Path) -> None:
@@ -57,6 +59,9 @@ def test_spacing_that_is_not_given_is_not_invented(tmp_path: Path) -> None:
     assert image.spacing_mm is None
     assert image.slice_thickness_mm is None
     assert image.slice_spacing_mm == pytest.approx(1.0)  # from the positions
+    assert image.warnings == (
+        "the header gives no pixel spacing: nothing is measured in millimetres",
+    )
 
 
 def reordered(order: list[int]) -> Edit:
@@ -189,6 +194,53 @@ def test_views_by_old_and_new_codes(tmp_path: Path, code: str, view: str, family
 
 def test_a_whole_breast_modifier_is_kept(tmp_path: Path) -> None:
     assert open_image(edited(view_file(tmp_path), modified("399209000"))).view_modifiers == ("ID",)
+
+
+def test_a_missing_frame_of_reference_is_told(tmp_path: Path) -> None:
+    image = open_image(edited(view_file(tmp_path), without("FrameOfReferenceUID")))
+    assert image.frame_of_reference_uid is None
+    assert len(image.warnings) == 1
+    assert "no frame of reference" in image.warnings[0]
+    np.testing.assert_array_equal(image.read_volume(), volume())
+
+
+@pytest.mark.parametrize(
+    ("edit", "note"),
+    [
+        (setting(BreastImplantPresent="YES"), "an implant, which is in this view"),
+        (modified("399209000"), "an implant, which is displaced from this view"),
+        (setting(BreastImplantPresent="NO"), None),
+        (setting(BreastImplantPresent=""), None),
+    ],
+)
+def test_an_implant_is_read_and_told(tmp_path: Path, edit: Edit, note: str | None) -> None:
+    image = open_image(edited(view_file(tmp_path), edit))
+    np.testing.assert_array_equal(image.read_volume(), volume())
+    assert [note in warning for warning in image.warnings if note] == [True] * bool(note)
+    assert len(image.warnings) == bool(note)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "note"),
+    [
+        ({"LossyImageCompressionRatio": 12.5}, "(12.5 to 1)"),
+        ({"LossyImageCompressionRatio": [10, 3]}, "(10 to 1 and then 3 to 1)"),
+        ({}, "(ratio not given)"),
+        ({"LossyImageCompressionRatio": -1}, "(ratio not given)"),
+    ],
+)
+def test_loss_is_told_with_its_ratios(
+    tmp_path: Path, attributes: dict[str, object], note: str
+) -> None:
+    path = edited(view_file(tmp_path), setting(LossyImageCompression="01", **attributes))
+    assert open_image(path).warnings == (f"the image was compressed with loss {note}",)
+
+
+def test_loss_that_only_the_syntax_shows_is_told(tmp_path: Path) -> None:
+    frames = [encode((frame // 4).astype(np.uint8), JPEG_BASELINE) for frame in volume()]
+    path = with_frames(view_file(tmp_path), frames, JPEG_BASELINE)
+    (note,) = open_image(path).warnings
+    assert "with loss (ratio not given), which its header does not say" in note
 
 
 def test_the_real_hologic_header_opens() -> None:

@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.uid import JPEG2000Lossless
 
 from dicom_io import seg, write
 from dicom_io.errors import InvalidFindings
@@ -133,6 +134,21 @@ def test_every_pixel_lies_on_its_own_source_frame(make: Callable[[], Dataset]) -
     assert dataset is not None
     stored = stored_masks(dataset, findings)
     assert np.array_equal(stored, expected_masks(findings, ["benign", "malignant"]))
+
+
+@pytest.mark.parametrize("make", [shuffled_frames, no_frame_of_reference])
+def test_compressed_frames_hold_the_same_pixels(make: Callable[[], Dataset]) -> None:
+    findings = random_findings(source(make()), BOTH)
+    dataset = seg.build_seg(findings, RUN, jpeg2000=True)
+    assert dataset is not None
+    assert dataset.file_meta.TransferSyntaxUID == JPEG2000Lossless
+    stored = stored_masks(dataset, findings)
+    assert np.array_equal(stored, expected_masks(findings, ["benign", "malignant"]))
+    native = seg.build_seg(findings, RUN)
+    assert native is not None
+    for packed in (dataset, native):
+        packed.pop("PixelData")
+    assert dataset == native
 
 
 def test_a_projection_image_has_a_segmentation_too() -> None:

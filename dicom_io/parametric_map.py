@@ -1,0 +1,115 @@
+"""Parametric Maps (PS3.3 A.75): the scores of one label, pixel by pixel, one object per image and label, for research.
+
+Stored values are the levels of `seg_values`, 16 bits allocated as the object wants it; a Real World Value Mapping says
+that 255 is a score of 1, and that a score is a model output.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code
+from pydicom.uid import ParametricMapStorage
+
+from dicom_io import result_codes as names
+from dicom_io.findings import ImageFindings, Label, RunContext, SourceRef
+from dicom_io.modules import start_object
+from dicom_io.result_codes import code_item
+from dicom_io.seg import add_image, add_series
+from dicom_io.seg_frames import Place, add_groups
+from dicom_io.seg_geometry import NoGeometry, read_geometry
+from dicom_io.seg_pixels import PixelWriter
+from dicom_io.seg_values import HIGHEST, levels_of
+from dicom_io.uids import derive_uid
+
+_SERIES_NUMBER = 9007
+_FRAME_TYPE = ["DERIVED", "PRIMARY", "VOLUME", "NONE"]
+_DERIVATION = Code("113068", "DCM", "Image processing")
+_QUANTITY = Code("246205007", "SCT", "Quantity")
+_NO_UNITS = Code("1", "UCUM", "no units")
+
+
+def build_parametric_map(
+    findings: ImageFindings, label: Label, run: RunContext, *, jpeg2000: bool = False
+) -> Dataset | None:
+    """The map of one label of one image; None where all its levels are 0, or where the source claims no position.
+
+    The object must lie in a frame of reference with a known pixel spacing (PS3.3 A.75.3), so a source whose geometry
+    cannot be believed has none; its FRACTIONAL segmentation holds the same levels. Frames are those of that
+    segmentation, one in memory at a time. Without `jpeg2000` the pixels lie in a temporary file: write the data set
+    with `write.write`.
+
+    Raises InvalidFindings as `seg_values.levels_of` does.
+    """
+    source = findings.source
+    geometry = read_geometry(source)
+    if isinstance(geometry, NoGeometry):
+        return None
+    kept: list[Place] = []
+    with PixelWriter(jpeg2000=jpeg2000, bits=16) as pixels:
+        for frame, levels_HW in levels_of(findings, label):
+            kept.append((None, frame))
+            pixels.add(levels_HW.astype(np.uint16))
+        if not kept:
+            return None
+        result = _start(source, label, run)
+        pixels.attach(result)
+    add_image(result, source, geometry, run)
+    result.ImageType = list(_FRAME_TYPE)
+    result.ContentLabel = f"AI_{label.upper()}"
+    result.ContentDescription = "Scores of a model, research, not for clinical use"
+    result.BurnedInAnnotation = "NO"
+    result.RecognizableVisualFeatures = "NO"
+    result.ContentQualification = "RESEARCH"
+    result.BitsAllocated = result.BitsStored = 16
+    result.HighBit = 15
+    result.AcquisitionContextSequence = []
+    add_groups(result, source, kept, geometry, run, _DERIVATION)
+    _add_meaning(result.SharedFunctionalGroupsSequence[0], label)
+    return result
+
+
+def _start(source: SourceRef, label: Label, run: RunContext) -> Dataset:
+    parts = (source.sop_instance_uid, label)
+    result = start_object(
+        source.header,
+        run,
+        sop_class_uid=ParametricMapStorage,
+        sop_instance_uid=derive_uid(run.run_id, "parametric-map", *parts),
+        series_instance_uid=derive_uid(run.run_id, "parametric-map-series", *parts),
+    )
+    add_series(result, source, _SERIES_NUMBER, f"{label} scores", run)
+    result.Modality = "OT"
+    result.Laterality = source.laterality if source.laterality in names.SIDES else None
+    result.CodingSchemeIdentificationSequence = [names.private_scheme_item()]
+    result.SourceImageSequence[0].PurposeOfReferenceCodeSequence = [code_item(names.SOURCE_IMAGE)]
+    return result
+
+
+def _add_meaning(shared: Dataset, label: Label) -> None:
+    """What the numbers are (PS3.3 C.7.6.16.2.11), how to show them, and the kind of frame."""
+    kind = Dataset()
+    kind.FrameType = list(_FRAME_TYPE)
+    shared.ParametricMapFrameTypeSequence = [kind]
+    identity = Dataset()
+    identity.RescaleIntercept, identity.RescaleSlope, identity.RescaleType = "0", "1", "US"
+    shared.PixelValueTransformationSequence = [identity]
+    window = Dataset()
+    window.WindowCenter, window.WindowWidth = (HIGHEST + 1) / 2, HIGHEST + 1
+    shared.FrameVOILUTSequence = [window]
+    quantity = Dataset()
+    quantity.ValueType = "CODE"
+    quantity.ConceptNameCodeSequence = [code_item(_QUANTITY)]
+    quantity.ConceptCodeSequence = [code_item(names.PIXEL_SCORES[label])]
+    mapping = Dataset()
+    mapping.RealWorldValueFirstValueMapped = 0
+    mapping["RealWorldValueFirstValueMapped"].VR = "US"
+    mapping.RealWorldValueLastValueMapped = HIGHEST
+    mapping["RealWorldValueLastValueMapped"].VR = "US"
+    mapping.RealWorldValueIntercept = 0.0
+    mapping.RealWorldValueSlope = 1 / HIGHEST
+    mapping.LUTExplanation = f"{label} score, a model output"[:64]
+    mapping.LUTLabel = f"AI_{label.upper()}"
+    mapping.MeasurementUnitsCodeSequence = [code_item(_NO_UNITS)]
+    mapping.QuantityDefinitionSequence = [quantity]
+    shared.RealWorldValueMappingSequence = [mapping]
