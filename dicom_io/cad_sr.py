@@ -252,10 +252,11 @@ def _finding(region: Region, source: SourceRef, library: Library, run: RunContex
 
 
 def _description(region: Region, source: SourceRef) -> str:
+    slices = f", key slice {region.key_frame + 1} of {source.frame_count}" if source.slices else ""
     frames = (
         f", key frame {region.key_frame + 1} of frames {region.first_frame + 1} to {region.last_frame + 1}"
         if source.is_multi_frame
-        else ""
+        else slices
     )
     return f"{names.STYLES[region.label].title} (model output, not a diagnosis){frames}. {names.NOTICE}"
 
@@ -267,7 +268,9 @@ def _detections(
     run: RunContext,
 ) -> Any:
     """TID 4015: the images that were read, and those that were not."""
-    read = [cad.by_reference(library.place(i.source), cad.PROPERTY) for i in findings]
+    read = [
+        cad.by_reference(place, cad.PROPERTY) for i in findings for place in library.whole(i.source)
+    ]
     performed = [cad.container(cad.SUCCESSFUL, cad.INFERRED, [_detection(read, run)])]
     if failed:
         unread = [

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,15 @@ Label = Literal["benign", "malignant"]
 LABELS: tuple[Label, Label] = ("benign", "malignant")
 
 
+class FrameRef(NamedTuple):
+    """The object that holds one frame of a source, and which of its frames that is: 0-based, None where it has no
+    frames to number."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    frame: int | None
+
+
 @dataclass(frozen=True)
 class SourceRef:
     """A source image, as far as a writer needs it.
@@ -31,17 +40,27 @@ class SourceRef:
     `laterality` ("L", "R") and `view` ("CC", "MLO", ...) are the ones the reader settled on, which may correct the
     header; None where neither header nor image tells. `frame_count` counts the frames that were really decoded; it
     rules where the header's NumberOfFrames or per-frame items disagree.
+
+    Of an image that came one object a slice, `slices` are their headers in the order of the stored frames, `header`
+    that of the first; `frame_reference` then names the slice. `sop_instance_uid` is that of the first, too.
     """
 
     header: Dataset
     frame_count: int
     laterality: str | None = None
     view: str | None = None
+    slices: tuple[Dataset, ...] = ()
 
     @classmethod
     def of(cls, image: MammogramImage) -> SourceRef:
         """The reference of an opened image: its data set, and side and view as the reader settled them."""
-        return cls(image.dataset, image.number_of_frames, image.laterality, image.view)
+        return cls(
+            image.dataset,
+            image.number_of_frames,
+            image.laterality,
+            image.view,
+            image.slice_headers,
+        )
 
     @property
     def sop_instance_uid(self) -> str:
@@ -52,9 +71,24 @@ class SourceRef:
         return str(self.header.SOPClassUID)
 
     @property
+    def instances(self) -> tuple[tuple[str, str], ...]:
+        """SOP Class and Instance UIDs of the objects it consists of, in the order of the stored frames."""
+        headers = self.slices or (self.header,)
+        return tuple((str(one.SOPClassUID), str(one.SOPInstanceUID)) for one in headers)
+
+    @property
     def is_multi_frame(self) -> bool:
-        """Whether its frames have numbers that a reference must give."""
+        """Whether its frames have numbers that a reference must give: several in one object."""
+        if self.slices:
+            return False
         return self.frame_count > 1 or "SharedFunctionalGroupsSequence" in self.header
+
+    def frame_reference(self, frame: int) -> FrameRef:
+        """How to refer to a stored frame, 0-based: its number is left out where the object is one frame."""
+        if self.slices:
+            return FrameRef(*self.instances[frame], None)
+        number = frame if self.is_multi_frame else None
+        return FrameRef(self.sop_class_uid, self.sop_instance_uid, number)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -135,13 +169,15 @@ class KeyImageRef:
 class Excluded:
     """An instance of the study that the model did not read, and why (a plain sentence, no patient attribute).
 
-    Without its series a report names it in words only, since references in a document go by series.
+    Without its series a report names it in words only, since references in a document go by series. `source` is the
+    image itself, for the report's image library: of an image whose header can be read.
     """
 
     sop_instance_uid: str
     sop_class_uid: str
     reason: str
     series_instance_uid: str = ""
+    source: SourceRef | None = None
 
 
 @dataclass(frozen=True)
@@ -171,7 +207,7 @@ class Equipment:
 
 @dataclass(frozen=True)
 class DocumentRef:
-    """An earlier report that this one replaces (PS3.3 C.17.2, Predecessor Documents Sequence)."""
+    """An earlier document that a new one replaces (PS3.3 C.17.2, Predecessor Documents Sequence)."""
 
     study_instance_uid: str
     series_instance_uid: str
@@ -192,4 +228,3 @@ class RunContext:
     algorithm: Algorithm
     operating_point: float
     equipment: Equipment
-    predecessor: DocumentRef | None = None

@@ -107,9 +107,4 @@ def _key_frames(marked: Sequence[ImageFindings]) -> Iterator[Dataset]:
         source = image.source
         ranked = sorted(image.regions, key=lambda region: -region.score)
         for frame in dict.fromkeys(region.key_frame for region in ranked):
-            yield cad.image(
-                source.sop_class_uid,
-                source.sop_instance_uid,
-                frame if source.is_multi_frame else None,
-                cad.CONTAINS,
-            )
+            yield cad.image(*source.frame_reference(frame), cad.CONTAINS)

@@ -6,6 +6,8 @@ that 255 is a score of 1, and that a score is a model output.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
@@ -30,14 +32,19 @@ _NO_UNITS = Code("1", "UCUM", "no units")
 
 
 def build_parametric_map(
-    findings: ImageFindings, label: Label, run: RunContext, *, jpeg2000: bool = False
+    findings: ImageFindings,
+    label: Label,
+    run: RunContext,
+    *,
+    jpeg2000: bool = False,
+    scratch: Path | None = None,
 ) -> Dataset | None:
     """The map of one label of one image; None where all its levels are 0, or where the source claims no position.
 
     The object must lie in a frame of reference with a known pixel spacing (PS3.3 A.75.3), so a source whose geometry
     cannot be believed has none; its FRACTIONAL segmentation holds the same levels. Frames are those of that
-    segmentation, one in memory at a time. Without `jpeg2000` the pixels lie in a temporary file: write the data set
-    with `write.write`.
+    segmentation, one in memory at a time. Without `jpeg2000` the pixels lie in a temporary file in `scratch`: write the
+    data set with `write.write`.
 
     Raises InvalidFindings as `seg_values.levels_of` does.
     """
@@ -46,7 +53,7 @@ def build_parametric_map(
     if isinstance(geometry, NoGeometry):
         return None
     kept: list[Place] = []
-    with PixelWriter(jpeg2000=jpeg2000, bits=16) as pixels:
+    with PixelWriter(jpeg2000=jpeg2000, bits=16, scratch=scratch) as pixels:
         for frame, levels_HW in levels_of(findings, label):
             kept.append((None, frame))
             pixels.add(levels_HW.astype(np.uint16))

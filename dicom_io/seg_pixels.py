@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -22,10 +23,11 @@ class PixelWriter:
     a pixel, and the streams, small for maps of few values, stay in memory.
     """
 
-    def __init__(self, *, jpeg2000: bool, bits: int) -> None:
+    def __init__(self, *, jpeg2000: bool, bits: int, scratch: Path | None = None) -> None:
+        """`scratch` is the folder for the temporary file; None: the system's, which may lie in memory."""
         self._bits = bits
         self._streams: list[bytes] = []
-        self._file: Any = None if jpeg2000 else tempfile.TemporaryFile()  # noqa: SIM115
+        self._file: Any = None if jpeg2000 else tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115
 
     def __enter__(self) -> PixelWriter:
         return self

@@ -2,7 +2,7 @@
 
     Imaging Measurement Report
     ├── language, observer (the device), procedure
-    ├── Image Library             every input read, with side and view
+    ├── Image Library             every image of the study, with side and view; why it was not read, where it was not
     ├── Imaging Measurements      where a region was marked
     │   └── for each region       class, score, key frame, and its segment (TID 1411) or its box (TID 1410)
     └── Qualitative Evaluations   overall result
@@ -48,8 +48,10 @@ def report_tree(
     excluded: Sequence[Excluded],
     segmentations: Mapping[str, SegmentationRef],
     run: RunContext,
+    unread: Sequence[Excluded] = (),
 ) -> Dataset:
-    """The root content item. `segmentations` is keyed by the source's SOP Instance UID.
+    """The root content item. `segmentations` is keyed by the source's SOP Instance UID; `unread` are images that no
+    model is asked to read, for the image library.
 
     Raises InvalidFindings where a score is no number in [0, 1] or a region lies on a frame that is not there.
     """
@@ -58,8 +60,9 @@ def report_tree(
     content.extend(sr.LanguageOfContentItemAndDescendants(_ENGLISH))
     content.extend(observer(run))
     content.append(_coded(codes.DCM.ProcedureReported, _procedure(findings), _MODIFIES))
-    if findings:
-        content.append(image_library([image.source for image in findings]))
+    library = image_library([image.source for image in findings], [*excluded, *unread])
+    if library is not None:
+        content.append(library)
     regions = region_groups(findings, segmentations, run)
     if regions:
         content.append(_container(codes.DCM.ImagingMeasurements, regions))
@@ -88,8 +91,10 @@ def observer(run: RunContext) -> Any:
 
 
 def _procedure(findings: Sequence[ImageFindings]) -> Code:
-    classes = {image.source.sop_class_uid for image in findings}
-    return _TOMOSYNTHESIS if BreastTomosynthesisImageStorage in classes else names.MAMMOGRAPHY
+    sources = [image.source for image in findings]
+    if any(one.slices or one.sop_class_uid == BreastTomosynthesisImageStorage for one in sources):
+        return _TOMOSYNTHESIS
+    return names.MAMMOGRAPHY
 
 
 def _evaluations(

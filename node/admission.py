@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from pynetdicom import AE, AllStoragePresentationContexts
 from pynetdicom.presentation import PresentationContext, build_context
@@ -21,9 +22,20 @@ from node.db import Database
 from node.errors import ConfigError, DatabaseUnavailable
 from node.models import Peer
 
-# The patient objects of the standard, by what pynetdicom serves as Storage, and C-ECHO.
-_ACCEPTED = frozenset(str(c.abstract_syntax) for c in AllStoragePresentationContexts) | {
-    str(Verification)
+
+@dataclass(frozen=True)
+class Offer:
+    """What is accepted of a SOP class: its transfer syntaxes, and whether the requestor of the association may ask for
+    the role of the SCP (PS3.7 D.3.3.4), so that requests of this class go to it."""
+
+    transfer_syntaxes: tuple[str, ...]
+    both_roles: bool = False
+
+
+#: The patient objects of the standard, by what pynetdicom serves as Storage; with C-GET they go the other way.
+STORED: Final[Mapping[str, Offer]] = {
+    str(c.abstract_syntax): Offer(TRANSFER_SYNTAXES, both_roles=True)
+    for c in AllStoragePresentationContexts
 }
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -90,22 +102,29 @@ def _pins(session: Session, ae_title: str) -> frozenset[str]:
     return frozenset(str(pin) for pin in pins.scalars())
 
 
-def supported_contexts(requested: Iterable[PresentationContext]) -> list[PresentationContext]:
+def supported_contexts(
+    requested: Iterable[PresentationContext], offers: Mapping[str, Offer] = STORED
+) -> list[PresentationContext]:
     """What is accepted of the presentation contexts that a sender proposes.
 
-    Every storage class of patients' objects, each with the known transfer syntaxes in the sender's own order: what it
-    names first is what it has, and anything else would make it transcode.
+    Every SOP class that is offered, each with the known transfer syntaxes in the sender's own order: what it names
+    first is what it has, and anything else would make it transcode.
     """
     accepted: dict[str, list[str]] = {}
     for context in requested:
-        uid = str(context.abstract_syntax)
-        if uid in _ACCEPTED:
-            known = [str(s) for s in context.transfer_syntax if str(s) in TRANSFER_SYNTAXES]
-            accepted.setdefault(uid, []).extend(known)
-    return [
-        build_context(uid, list(dict.fromkeys(syntaxes or TRANSFER_SYNTAXES)))
-        for uid, syntaxes in accepted.items()
-    ]
+        offer = offers.get(str(context.abstract_syntax))
+        if offer is not None:
+            known = [str(s) for s in context.transfer_syntax if str(s) in offer.transfer_syntaxes]
+            accepted.setdefault(str(context.abstract_syntax), []).extend(known)
+    return [_supported(uid, offers[uid], syntaxes) for uid, syntaxes in accepted.items()]
+
+
+def _supported(uid: str, offer: Offer, syntaxes: list[str]) -> PresentationContext:
+    context = build_context(uid, list(dict.fromkeys(syntaxes or offer.transfer_syntaxes)))
+    if offer.both_roles:
+        # Answers a role selection; without one, the roles are the usual ones.
+        context.scu_role = context.scp_role = True
+    return context
 
 
 def entity(settings: Settings) -> AE:

@@ -23,6 +23,8 @@ from node.learning_models import ModelVersion
 from node.lifecycle import DeliveryState, ModelState, RunState
 from node.model_version import model_version
 from node.models import Delivery, Run
+from node.rules import apply as routing
+from node.rules.parse import Parsed
 
 _T = TypeVar("_T")
 _START = "start the node: `tomonode up`"
@@ -53,6 +55,7 @@ def examine(settings: Settings) -> Iterator[Check]:
             yield _guarded("model", lambda: _model(settings))
             yield _guarded("work", lambda: _work(settings))
             yield _guarded("catalogue", lambda: _catalogue(settings))
+            yield _guarded("rules", lambda: _rules(settings))
             yield from _peers(settings)
     broker = _guarded("broker", lambda: _broker(settings))
     yield broker
@@ -170,6 +173,22 @@ def _catalogue(settings: Settings) -> Check:
     found = f"{missing} objects are here that queries of other systems do not find"
     mend = "`tomonode catalogue rebuild --missing` lists them" if missing else ""
     return Check("catalogue", not missing, found if missing else "complete", mend)
+
+
+def _rules(settings: Settings) -> Check:
+    if settings.rules is None:
+        return Check("rules", True, "none: the active model reads every study, for every peer")
+    path = settings.rules
+
+    def look(db: Database) -> Parsed:
+        with db.reading() as session:
+            return routing.read(path, routing.known(session, settings))
+
+    found = _ask(settings, look)
+    if not found.faults:
+        return Check("rules", True, f"{len(found.rules)} in {path}")
+    mend = "mend it and see `tomonode rules check`; meanwhile the last good rules are in force"
+    return Check("rules", False, found.faults[0], mend)
 
 
 def _peers(settings: Settings) -> Iterator[Check]:

@@ -6,12 +6,13 @@ import uuid
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from node import outbox, registry, timeline
+from node import outbox, pulls, registry, timeline
 from node.catalogue import rows
 from node.catalogue.described import Described, OfStudy
 from node.completion import Because, Received, Rule, Verdict, judge
@@ -20,6 +21,8 @@ from node.db import transition
 from node.errors import Conflict, NotFound
 from node.lifecycle import DeliveryEvent, RunEvent, RunState, StudyEvent, StudyState
 from node.models import Activity, Delivery, Instance, Quarantined, Run, Study
+from node.rules import apply as routing
+from node.rules.apply import Decision
 
 
 class Recorded(StrEnum):
@@ -49,6 +52,8 @@ class Arrival:
     accession_number: str | None
     study_date: str | None
     calling_ae: str
+    volume_uid: str | None = None  # its series, where it is one slice of a volume
+    kept_aside: str | None = None  # why it is kept and never read
     # what else it says of the study, and of itself, for queries
     of_study: OfStudy = field(default_factory=OfStudy)
     described: Described = field(default_factory=Described)
@@ -76,11 +81,15 @@ def record(session: Session, arrival: Arrival, at: datetime) -> Recorded:
     generation = study.generation
     if arrival.is_image and study.state != StudyState.RECEIVING:
         generation = _reopen(session, study, at)
+    pulls.note_arrival(session, study, arrival.calling_ae, arrival.is_image, at)
     instance = _instance(study, arrival, generation, at)
     session.add(instance)
     session.flush()
     rows.fill_study(session, study, _of_study(arrival))
     rows.add_instance(session, instance, arrival.described)
+    if arrival.kept_aside is not None:
+        said = f"{arrival.sop_uid} is kept aside: {arrival.kept_aside}"
+        timeline.add(session, study.id, at, "quarantined", said)
     _touch(session, study, at)
     return Recorded.NEW
 
@@ -125,6 +134,8 @@ def _instance(study: Study, arrival: Arrival, generation: int, at: datetime) -> 
         laterality=arrival.laterality,
         view=arrival.view,
         frames=arrival.frames,
+        volume_uid=arrival.volume_uid,
+        kept_aside=arrival.kept_aside,
         calling_ae=arrival.calling_ae,
         received_at=at,
     )
@@ -180,10 +191,11 @@ def _quarantine(session: Session, study: Study, arrival: Arrival, at: datetime) 
 
 def received(session: Session, study: Study, fresh_after: datetime) -> Received:
     """What is known of a receiving study; associations not seen since `fresh_after` count as closed."""
+    sliced = Instance.volume_uid.is_not(None).label("sliced")
     views = session.execute(
-        select(Instance.laterality, Instance.view).where(
-            Instance.study_id == study.id, Instance.is_image
-        )
+        select(Instance.laterality, Instance.view, sliced)
+        .where(Instance.study_id == study.id, Instance.is_image)
+        .distinct()
     ).all()
     carrying = session.execute(
         select(Activity.in_flight).where(
@@ -197,6 +209,7 @@ def received(session: Session, study: Study, fresh_after: datetime) -> Received:
         views={f"{row.laterality}-{row.view}" for row in views},
         open_associations=len(flags),
         in_flight=sum(flags),
+        sliced=any(row.sliced for row in views),
     )
 
 
@@ -242,7 +255,12 @@ def close(
     model_version: str,
     at: datetime,
 ) -> bool:
-    """Close one study: to a queued run with its message, or to EXCLUDED with the reason. False: it was not open."""
+    """Close one study: to a queued run with its message, to COMPLETE without one where the routing rules want no model,
+    or to EXCLUDED with the reason. False: it was not open.
+
+    Raises:
+        ConfigError: there are routing rules, and they were never without fault.
+    """
     study = session.execute(
         select(Study).where(Study.id == study_id).with_for_update()
     ).scalar_one()
@@ -251,7 +269,7 @@ def close(
     ).scalar_one()
     reason = None
     if not images:
-        reason = (
+        reason = _aside(session, study_id) or (
             "nothing in it that the model reads (tomosynthesis, or mammography for presentation)"
         )
     elif because == "deadline" and settings.deadline_policy == "exclude":
@@ -273,13 +291,34 @@ def close(
     )
     supersede(session, study_id, study.generation, at)
     if reason is None:
-        queue_run(session, study_id, study.generation, settings, model_version, at)
-        for version in registry.shadows(session):
-            if version.version != model_version:
-                queue_run(
-                    session, study_id, study.generation, settings, version.version, at, shadow=True
-                )
+        _follow(
+            session, study, routing.decide(session, study, settings, model_version), settings, at
+        )
     return True
+
+
+def _aside(session: Session, study_id: uuid.UUID) -> str | None:
+    """Why an object of the study is kept aside; None where none is."""
+    query = select(Instance.kept_aside).where(
+        Instance.study_id == study_id, Instance.kept_aside.is_not(None)
+    )
+    return session.execute(query.order_by(Instance.sop_uid).limit(1)).scalar_one_or_none()
+
+
+def _follow(
+    session: Session, study: Study, decided: Decision, settings: Settings, at: datetime
+) -> None:
+    """Queue the run of a study that has closed, as the routing rules want it, and what reads beside it in shadow."""
+    generation = study.generation
+    if decided.said:
+        kind = "not read" if decided.version is None else "routed"
+        timeline.add(session, study.id, at, kind, decided.said)
+    if decided.version is None:
+        return
+    queue_run(session, study.id, generation, settings, decided.version, at, route=decided.route)
+    for version in registry.shadows(session):
+        if version.version != decided.version:
+            queue_run(session, study.id, generation, settings, version.version, at, shadow=True)
 
 
 def queue_run(
@@ -291,8 +330,9 @@ def queue_run(
     at: datetime,
     *,
     shadow: bool = False,
+    route: dict[str, Any] | None = None,
 ) -> uuid.UUID:
-    """A new run with its message; it names the run it replaces, if any.
+    """A new run with its message; it names the run it replaces, if any. `route` is what the routing rules say.
 
     A run in shadow replaces nothing, and its message waits until no other run does (`node.runs.dispatch_due`).
     """
@@ -303,6 +343,7 @@ def queue_run(
         generation=generation,
         model_version=model_version,
         shadow=shadow,
+        route=route,
         max_attempts=settings.max_attempts,
         not_before=at,
         dispatched_at=None if shadow else at,

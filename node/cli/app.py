@@ -11,10 +11,11 @@ import typer
 
 from node import doctor as node_doctor
 from node import log, processes, relay, schema
-from node.cli import blob, catalogue, dataset, delivery, drift, label, output, peer, study
+from node.cli import blob, catalogue, dataset, delivery, drift, label, output, peer, rules, study
 from node.cli.context import database, open_database
 from node.config import load_settings
 from node.model_version import model_version
+from node.rules import apply as routing
 from node.supervisor import Supervisor
 
 app = typer.Typer(
@@ -38,6 +39,7 @@ app.add_typer(label.app, name="label")
 app.add_typer(db_app, name="db")
 app.add_typer(blob.app, name="blob")
 app.add_typer(catalogue.app, name="catalogue")
+app.add_typer(rules.app, name="rules")
 app.command("drift")(drift.drift)
 
 ReadyFd = Annotated[int | None, typer.Option("--ready-fd", hidden=True)]
@@ -96,9 +98,9 @@ def listen() -> None:
 def relay_(ready_fd: ReadyFd = None) -> None:
     """Run the relay: it closes quiet studies and sends due work to the queues."""
     settings = load_settings()
-    with database(settings):
-        pass
     log.setup(settings.log_level, process="relay")
+    with database(settings) as db, db.reading() as session:
+        routing.in_force(session, settings)
     wanted = model_version(settings)
     stop = threading.Event()
     processes.stop_on_signals(stop)

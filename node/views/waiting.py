@@ -39,11 +39,20 @@ def why(facts: Facts, settings: Settings, at: datetime) -> str:
         return "results stay here: no peer was enabled when the run ended"
     if facts.status in ("delivering", "delivery failed"):
         return _deliveries(facts.deliveries, settings, at)
-    if facts.status == "delivered" or run is None:
-        return "" if run else f"no run yet; {_ADVICE}"
+    if run is None or facts.status == "not read":
+        return _not_read(facts.study)
+    if facts.status == "delivered":
+        return ""
     if facts.status == "failed":
         return f"{run.error} (attempt {run.attempt})"
     return run_waits(run, facts.ahead, settings, at)
+
+
+def _not_read(study: Study) -> str:
+    because = (
+        "fetched by us, not sent to be read" if study.pulled else "closed without a run by a rule"
+    )
+    return f"no model was run: {because}; `tomonode study retry` runs one"
 
 
 def _receiving(verdict: Verdict | None) -> str:

@@ -236,7 +236,7 @@ def test_partial_delivery_sends_only_the_rest_again(db: Database, settings: Sett
     assert again is not None
     assert [p.sop_uid for p in again.parcels] == ["2.25.1"]
     assert deliveries.finish(
-        db, again, [deliveries.Answer(again.parcels[0].artifact_id, True, "0x0000")]
+        db, again, [deliveries.Answer(again.parcels[0].artifact_id, True, "0x0000")], settings
     )
     with db.reading() as session:
         assert session.get_one(Delivery, delivery_id).state == DeliveryState.SENT
@@ -286,8 +286,7 @@ def test_a_late_image_makes_a_generation_that_supersedes(db: Database, settings:
     assert second is not None
     assert second.generation == 2
     assert [i.sop_uid for i in second.inputs] == ["1.2.3.4", "1.2.3.6"]
-    assert second.predecessor_sr is not None
-    assert second.predecessor_sr.sop_uid == "2.25.1"
+    assert {kind: one.sop_uid for kind, one in second.predecessors.items()} == {"SR": "2.25.1"}
 
 
 def test_a_study_without_images_is_excluded_with_a_reason(db: Database, settings: Settings) -> None:

@@ -84,7 +84,7 @@ def write_results(findings: list[ImageFindings], folder: Path) -> tuple[list[Pat
     predecessor = DocumentRef(
         study.StudyInstanceUID, "1.2.3.5", "1.2.840.10008.5.1.4.1.1.88.34", "1.2.3.6"
     )
-    report = build_sr(study, findings, [RAW], references, replace(RUN, predecessor=predecessor))
+    report = build_sr(study, findings, [RAW], references, RUN, predecessor=predecessor)
     write.write(report, folder / "sr.dcm")
     return paths, folder / "sr.dcm"
 

@@ -172,7 +172,7 @@ class Factory:
         """The peer takes everything."""
         held = self._hold(delivery_id)
         answers = [deliveries.Answer(parcel.artifact_id, True, "0x0000") for parcel in held.parcels]
-        assert deliveries.finish(self.db, held, answers)
+        assert deliveries.finish(self.db, held, answers, self.settings)
 
     def refuse(self, delivery_id: uuid.UUID, message: str, transient: bool = False) -> None:
         """The peer takes the first object and refuses the others."""

@@ -1,0 +1,160 @@
+"""A four-view study whose lesion is a bright disc that wanders from frame to frame, with results that mark just that.
+
+The disc lies elsewhere in every frame that it is in, so a mark that is paired with a wrong frame, turned or mirrored is
+not on it. Every view has it at another place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from dicom_io.cad_sr import build_cad_sr
+from dicom_io.dbt import open_image
+from dicom_io.findings import ImageFindings, Region, Segment, SourceRef
+from dicom_io.phantom import PhantomView, Syntax, write_study
+from dicom_io.seg import build_seg, reference
+from dicom_io.sr import build_sr
+from dicom_io.write import write
+from tests.support.sources import make_run
+
+SHAPE: Final = (12, 320, 256)
+RADIUS: Final = 11
+_TISSUE, _BRIGHT = (150, 450), 1000
+_SCORE = 0.9
+
+
+@dataclass(frozen=True)
+class DiscView:
+    """One view. Its disc is in frames `first` to `last`, counted from 0, and `step` (rows, columns) further in each;
+    `at` is its centre in `first`, in stored rows and columns."""
+
+    laterality: Literal["L", "R"]
+    view: str
+    first: int
+    last: int
+    at: tuple[int, int]
+    step: tuple[int, int]
+
+    @property
+    def name(self) -> str:
+        return f"{self.laterality}-{self.view}"
+
+    @property
+    def frames(self) -> range:
+        """Those with the disc."""
+        return range(self.first, self.last + 1)
+
+    def centre(self, frame: int) -> tuple[int, int]:
+        """(row, column) of the disc's centre."""
+        steps = frame - self.first
+        return self.at[0] + steps * self.step[0], self.at[1] + steps * self.step[1]
+
+    def disc(self, frame: int) -> NDArray[np.bool_]:
+        """Where the disc is, (H, W)."""
+        row, column = self.centre(frame)
+        rows, columns = np.ogrid[: SHAPE[1], : SHAPE[2]]
+        found: NDArray[np.bool_] = (rows - row) ** 2 + (columns - column) ** 2 <= RADIUS**2
+        return found
+
+    @cached_property
+    def volume_DHW(self) -> NDArray[np.uint16]:
+        """Half an ellipse of tissue at the chest wall, darker towards the skin, and the disc."""
+        _, height, width = SHAPE
+        rows, columns = np.ogrid[:height, :width]
+        if self.laterality == "R":
+            columns = width - 1 - columns
+        out = ((rows - height / 2) / (height * 0.45)) ** 2 + (columns / (width * 0.8)) ** 2
+        low, high = _TISSUE
+        tissue = np.where(out <= 1, high - (high - low) * out, 0).astype(np.uint16)
+        volume = np.repeat(tissue[None], SHAPE[0], axis=0)
+        for frame in self.frames:
+            volume[frame][self.disc(frame)] = _BRIGHT
+        return volume
+
+
+VIEWS: Final = (
+    DiscView("L", "CC", 4, 7, (90, 60), (14, 10)),
+    DiscView("L", "MLO", 2, 5, (200, 110), (-12, -13)),
+    DiscView("R", "CC", 5, 9, (130, 190), (12, -11)),
+    DiscView("R", "MLO", 6, 8, (210, 150), (-15, 14)),
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """An object that a run makes of the study."""
+
+    kind: str
+    path: Path
+    dataset: Dataset
+    source_sop_uid: str | None
+
+
+@dataclass(frozen=True)
+class DiscStudy:
+    """The study and its results as files; `images` and `segmentations` in the order of VIEWS."""
+
+    study_uid: str
+    images: tuple[Path, ...]
+    segmentations: tuple[Result, ...]
+    reports: tuple[Result, ...]
+
+    @property
+    def results(self) -> tuple[Result, ...]:
+        return self.segmentations + self.reports
+
+
+def make(folder: Path, *, seed: int = 1, syntax: Syntax = "explicit") -> DiscStudy:
+    """Write the study and what `build_seg`, `build_sr` and `build_cad_sr` make of it."""
+    pictured = (PhantomView(v.laterality, v.view, v.volume_DHW, (0.5, 0.5)) for v in VIEWS)
+    study = write_study(folder, pictured, seed=seed, syntax=syntax)
+    run = make_run(trained=False)
+    findings = [_findings(*pair) for pair in zip(VIEWS, study.files, strict=True)]
+    segmentations = []
+    for view, found in zip(VIEWS, findings, strict=True):
+        seg = build_seg(found, run)
+        assert seg is not None
+        source = found.source.sop_instance_uid
+        segmentations.append(_written("SEG", folder / f"seg-{view.name}.dcm", seg, source))
+    header = findings[0].source.header
+    pairs = zip(segmentations, findings, strict=True)
+    refs = [reference(seg.dataset, found.source) for seg, found in pairs]
+    sr, cad = build_sr(header, findings, [], refs, run), build_cad_sr(header, findings, [], run)
+    assert cad is not None
+    reports = (
+        _written("SR", folder / "sr.dcm", sr, None),
+        _written("CAD_SR", folder / "cad-sr.dcm", cad, None),
+    )
+    return DiscStudy(study.study_instance_uid, study.files, tuple(segmentations), reports)
+
+
+def _findings(view: DiscView, path: Path) -> ImageFindings:
+    masks = {frame: view.disc(frame) for frame in view.frames}
+    key = view.frames[len(view.frames) // 2]
+    row, column = view.centre(key)
+    box = (row - RADIUS, column - RADIUS, row + RADIUS + 1, column + RADIUS + 1)
+    region = Region("malignant", view.first, view.last, key, row, column, box, _SCORE)
+    return ImageFindings(
+        SourceRef.of(open_image(path)),
+        {"benign": 0.1, "malignant": _SCORE},
+        (Segment("malignant", masks, _SCORE),),
+        (region,),
+    )
+
+
+def _written(kind: str, path: Path, dataset: Dataset, source: str | None) -> Result:
+    write(dataset, path)
+    return Result(kind, path, dataset, source)
+
+
+def files(results: Sequence[Result]) -> list[Path]:
+    """The results' files."""
+    return [one.path for one in results]
