@@ -6,27 +6,32 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from redis.exceptions import RedisError
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.orm import Session
 
-from node import outbox, peers, probe, redis_server, registry, schema
+from node import outbox, peers, probe, pulls, redis_server, registry, schema
 from node.blobs import BlobStore, sha256_of
 from node.catalogue.rows import without_row
+from node.commitments import OUT
 from node.config import Settings
-from node.db import Database, parse_url
+from node.db import Database, now, parse_url
 from node.deliveries import Destination, destination_of
 from node.errors import NodeError
+from node.exchange_models import Commitment, CommitmentItem, Pull
 from node.learning_models import ModelVersion
-from node.lifecycle import DeliveryState, ModelState, RunState
+from node.lifecycle import CommitmentState, DeliveryState, ModelState, PullState, RunState
 from node.model_version import model_version
 from node.models import Delivery, Run
 from node.rules import apply as routing
 from node.rules.parse import Parsed
 
 _T = TypeVar("_T")
+_COMMITMENT_DAYS = 7  # nothing forgets one that was given up; after this the doctor does
 _START = "start the node: `tomonode up`"
 
 
@@ -56,6 +61,8 @@ def examine(settings: Settings) -> Iterator[Check]:
             yield _guarded("work", lambda: _work(settings))
             yield _guarded("catalogue", lambda: _catalogue(settings))
             yield _guarded("rules", lambda: _rules(settings))
+            yield _guarded("commitments", lambda: _commitments(settings))
+            yield _guarded("pulls", lambda: _pulls(settings))
             yield from _peers(settings)
     broker = _guarded("broker", lambda: _broker(settings))
     yield broker
@@ -189,6 +196,47 @@ def _rules(settings: Settings) -> Check:
         return Check("rules", True, f"{len(found.rules)} in {path}")
     mend = "mend it and see `tomonode rules check`; meanwhile the last good rules are in force"
     return Check("rules", False, found.faults[0], mend)
+
+
+def _commitments(settings: Settings) -> Check:
+    """Those that were given up, and our own where a peer does not keep an object."""
+    kept = (
+        select(CommitmentItem.commitment_id)
+        .join(Commitment)
+        .where(Commitment.direction == OUT, CommitmentItem.committed.is_(False))
+    )
+    wrong = (Commitment.state == CommitmentState.FAILED) | Commitment.id.in_(kept)
+
+    def count(db: Database) -> tuple[int, int]:
+        waiting = Commitment.state.in_([CommitmentState.PENDING, CommitmentState.SENDING])
+        with db.reading() as session:
+            recent = Commitment.created_at > now(session) - timedelta(days=_COMMITMENT_DAYS)
+            bad = _count(session, Commitment.id, wrong & recent)
+            return _count(session, Commitment.id, waiting), bad
+
+    open_ones, failed = _ask(settings, count)
+    found = (
+        f"{open_ones} wait; {failed} of the last {_COMMITMENT_DAYS} days given up, or with an object"
+        " that a peer does not keep"
+    )
+    mend = "`tomonode commitment list` shows them; `commitment retry` asks or answers once more"
+    return Check("commitments", not failed, found, mend if failed else "")
+
+
+def _pulls(settings: Settings) -> Check:
+    def count(db: Database) -> tuple[int, int]:
+        live = Pull.state.in_([PullState.PENDING, PullState.RUNNING])
+        with db.reading() as session:
+            return _count(session, Pull.id, live), _count(session, Pull.id, pulls.given_up())
+
+    live, failed = _ask(settings, count)
+    found = f"{live} on their way; {failed} given up"
+    mend = "`tomonode pull list --state FAILED` says why; ask again, or `pull cancel` it"
+    return Check("pulls", not failed, found, mend if failed else "")
+
+
+def _count(session: Session, column: Any, where: ColumnElement[bool]) -> int:
+    return session.execute(select(func.count(column)).where(where)).scalar_one()
 
 
 def _peers(settings: Settings) -> Iterator[Check]:

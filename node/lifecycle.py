@@ -223,6 +223,7 @@ PULL: Mapping[tuple[PullState, PullEvent], PullState] = {
     (PullState.RUNNING, PullEvent.FAIL): PullState.FAILED,
     (PullState.PENDING, PullEvent.CANCEL): PullState.CANCELLED,
     (PullState.RUNNING, PullEvent.CANCEL): PullState.CANCELLED,
+    (PullState.FAILED, PullEvent.CANCEL): PullState.CANCELLED,  # nobody wants it any more
 }
 
 MODEL: Mapping[tuple[ModelState, ModelEvent], ModelState] = {

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import CursorResult, and_, exists, or_, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, CursorResult, and_, exists, or_, select, update
+from sqlalchemy.orm import Session, aliased
 
 from node import outbox, timeline
 from node.config import Settings
@@ -244,6 +244,17 @@ def reap(session: Session, at: datetime) -> int:
             finished_at=None if again else at,
         )
     return len(expired)
+
+
+def given_up() -> ColumnElement[bool]:
+    """The condition of pulls that failed, where the same study has not been fetched from the same peer since."""
+    later = aliased(Pull)
+    since = exists().where(
+        later.peer_id == Pull.peer_id,
+        later.study_uid == Pull.study_uid,
+        later.created_at > Pull.created_at,
+    )
+    return and_(Pull.state == PullState.FAILED, ~since)
 
 
 def dispatch_due(session: Session, settings: Settings, at: datetime) -> int:

@@ -26,7 +26,7 @@ from node import (
 )
 from node.config import Settings
 from node.db import Database, now
-from node.errors import BrokerUnavailable, Transient
+from node.errors import BrokerUnavailable, ConfigError, Transient
 from node.rules import apply as rules
 
 
@@ -95,7 +95,7 @@ def run(settings: Settings, model_version: str, stop: threading.Event) -> None:
             trouble = ""
             if sent:
                 logger.info("messages sent", count=sent)
-        except Transient as error:
+        except (Transient, ConfigError) as error:  # rules that were never good: studies wait
             if error.code != trouble:
                 logger.warning("relay waits", code=error.code, error=str(error))
             trouble = error.code

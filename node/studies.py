@@ -223,6 +223,16 @@ def rule_of(settings: Settings) -> Rule:
     )
 
 
+def missing_views(session: Session, study: Study, settings: Settings) -> list[str]:
+    """Expected views of which no image is here."""
+    there = session.execute(
+        select(Instance.laterality, Instance.view).where(
+            Instance.study_id == study.id, Instance.is_image
+        )
+    )
+    return sorted(set(settings.expected_views) - {f"{row.laterality}-{row.view}" for row in there})
+
+
 def fresh_after(settings: Settings, at: datetime) -> datetime:
     """An association that the listener has not said to be open since then counts as closed."""
     return at - timedelta(seconds=max(5.0, 5 * settings.tick_s))

@@ -9,8 +9,9 @@ import time
 import uuid
 from collections.abc import Sequence
 from functools import partial
+from typing import TypeVar
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from structlog.contextvars import bound_contextvars
 
 from node import commitment_claims, log, pulls, vouching
@@ -21,21 +22,15 @@ from node.config import Settings
 from node.db import Database
 from node.dimse import commitment_scu, query
 from node.dimse.query import Held
-from node.errors import DatabaseUnavailable, PeerRefused, PeerUnavailable
+from node.errors import DatabaseUnavailable, PeerRefused
 from node.exchange_models import Commitment, Pull
 from workers.deliver import Lanes
+from workers.errors import Incomplete, NoWayBack
 from workers.task import Check, Job, perform, persist
 
 _SETTLE_S = 5.0  # for objects that still arrive after the peer's last answer
 _STEP_S = 0.2
-
-
-class NoWayBack(PeerRefused):
-    """Who asked us to commit is no peer, and its association is gone."""
-
-
-class Incomplete(PeerUnavailable):
-    """The peer has answered, and not all of the study is here."""
+_T = TypeVar("_T")
 
 
 class ExchangeWorker:
@@ -50,13 +45,15 @@ class ExchangeWorker:
 
     def commit(self, commitment_id: uuid.UUID) -> None:
         """Answer or ask, and whatever comes for the same AE title meanwhile."""
-        lane = self._lane(Commitment, commitment_id)
-        if lane is not None:
+        # by AE title, as who asks us may be no peer
+        title = self._of(select(Commitment.ae_title).where(Commitment.id == commitment_id))
+        if title is not None:
+            lane = uuid.uuid5(uuid.NAMESPACE_OID, title)
             self._commit_lanes.work(lane, commitment_id, self.settle, "commitment not claimed")
 
     def pull(self, pull_id: uuid.UUID) -> None:
         """Fetch a study, and whatever is wanted of the same peer meanwhile."""
-        lane = self._lane(Pull, pull_id)
+        lane = self._of(select(Pull.peer_id).where(Pull.id == pull_id))
         if lane is not None:
             self._pull_lanes.work(lane, pull_id, self.fetch, "pull not claimed")
 
@@ -65,16 +62,10 @@ class ExchangeWorker:
         self._commit_lanes.close()
         self._pull_lanes.close()
 
-    def _lane(self, table: type[Commitment] | type[Pull], row_id: uuid.UUID) -> uuid.UUID | None:
-        """Whose turn it is: one for each AE title, as who asks us may be no peer."""
+    def _of(self, query: Select[_T]) -> _T | None:
         try:
             with self._db.reading() as session:
-                row = session.execute(select(table).where(table.id == row_id)).scalar_one_or_none()
-                if row is None:
-                    return None
-                if isinstance(row, Pull):
-                    return row.peer_id
-                return uuid.uuid5(uuid.NAMESPACE_OID, row.ae_title)
+                return session.execute(query).scalar_one_or_none()
         except DatabaseUnavailable as error:
             log.get().warning("not claimed", code=error.code, error=str(error))
             return None

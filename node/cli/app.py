@@ -11,7 +11,20 @@ import typer
 
 from node import doctor as node_doctor
 from node import log, processes, relay, schema
-from node.cli import blob, catalogue, dataset, delivery, drift, label, output, peer, rules, study
+from node.cli import (
+    blob,
+    catalogue,
+    commitment,
+    dataset,
+    delivery,
+    drift,
+    label,
+    output,
+    peer,
+    pull,
+    rules,
+    study,
+)
 from node.cli.context import database, open_database
 from node.config import load_settings
 from node.model_version import model_version
@@ -35,6 +48,8 @@ app.add_typer(study.app, name="study")
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(delivery.app, name="delivery")
 app.add_typer(peer.app, name="peer")
+app.add_typer(pull.app, name="pull")
+app.add_typer(commitment.app, name="commitment")
 app.add_typer(label.app, name="label")
 app.add_typer(db_app, name="db")
 app.add_typer(blob.app, name="blob")

@@ -103,6 +103,9 @@ def _show_details(page: views.StudyPage) -> None:
                      [_shadow_row(run) for run in page.shadow_runs], "")  # fmt: skip
     deliveries = [delivery for run in page.runs for delivery in run.deliveries]
     _section("deliveries", deliveries, ("id", "peer", "state", "attempt", "why", "error"))
+    committed = ("id", "peer", "state", "objects", "missing", "why")
+    _section("storage commitments", page.commitments, committed)
+    _section("pulls", page.pulls, ("id", "peer", "study_uid", "why", "state", "waits"))
     _section("history", page.timeline, ("at", "kind", "message"))
 
 

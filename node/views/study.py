@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from node import studies
 from node.config import Settings
 from node.models import Instance, Quarantined, Study, TimelineEvent
+from node.views.exchange import CommitmentView, PullView, commitments_of, pulls_of
 from node.views.rows import StudyRow, study_rows
 from node.views.run import RunView, run_views
 
@@ -79,6 +80,8 @@ class StudyPage:
     runs: tuple[RunView, ...]
     shadow_runs: tuple[RunView, ...]
     quarantined: tuple[QuarantinedView, ...]
+    commitments: tuple[CommitmentView, ...]  # of its results, by our peers
+    pulls: tuple[PullView, ...]  # by which it came, and of its priors
     timeline: tuple[EventView, ...]
 
 
@@ -103,6 +106,8 @@ def study_page(session: Session, study_uid: str, settings: Settings, at: datetim
         runs=tuple(run for run in all_runs if not run.shadow),
         shadow_runs=tuple(run for run in all_runs if run.shadow),
         quarantined=_quarantined(session, study),
+        commitments=commitments_of(session, study, at),
+        pulls=pulls_of(session, study, at),
         timeline=_timeline(session, study),
     )
 

@@ -45,15 +45,16 @@ _TYPES: Final = {
     ".xml": "application/xml",
 }
 _NOTICE: Final = "Tomonode: research use only, not for clinical use"
-# What cannot be said in JSON. OHIF takes every measurement of a report to have coordinates of its own and fails on those
-# whose place is a segment, as in our reports; an empty one tells it that there is nothing to draw.
+# What cannot be said in JSON. OHIF takes every measurement of a report to have coordinates and fails on those whose
+# place is a segment, as in our reports; so it is told that nothing of them is left to draw.
 _CODE: Final = """\
 window.config.whiteLabeling = {
   createLogoComponentFn: (React) => React.createElement('a', { href: '/', className: 'text-white text-sm' }, %s),
 };
 window.config.customizationService = [{
   onBeforeSRAddMeasurement: {
-    $set: ({ measurement }) => (measurement.coords?.length ? measurement : { ...measurement, coords: [{}] }),
+    $set: ({ measurement }) =>
+      measurement.coords?.length ? measurement : Object.assign(measurement, { coords: [{}], loaded: true }),
   },
 }];
 """

@@ -61,7 +61,11 @@ def sample(path: Path) -> Sample:
     syntax = str(meta.get("TransferSyntaxUID") or _guessed(content))
     return Sample(
         path,
-        str(dataset.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID") or "1.2.840.10008.5.1.4.1.1.7"),
+        str(
+            dataset.get("SOPClassUID")
+            or meta.get("MediaStorageSOPClassUID")
+            or "1.2.840.10008.5.1.4.1.1.7"
+        ),
         str(dataset.get("SOPInstanceUID") or meta.get("MediaStorageSOPInstanceUID") or "1.2.3.4"),
         syntax,
         data_set_of(content),

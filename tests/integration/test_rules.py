@@ -4,7 +4,7 @@ real destinations."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,6 +15,7 @@ from sqlalchemy import select
 
 from dicom_io.phantom import PhantomView, write_study
 from node import doctor, peers, relay, reruns, schema, studies, supervisor
+from node.cli import boundary
 from node.config import Settings
 from node.db import Database, now
 from node.errors import ConfigError, Conflict
@@ -25,13 +26,14 @@ from node.rules import apply
 from node.views import study as study_view
 from tests.conftest import make_settings
 from tests.support import listening
-from tests.support.command import environment, tomonode
+from tests.support.command import environment
 from tests.support.factory import Factory, earlier
 from tests.support.objects import write_object
 from tests.support.pacs import Pacs, pacs
 from tests.support.services import wait_until
 from tests.support.worker_node import worker_node
 from tests.unit.workers.breasts import breast
+from workers.cli import TRUSTED, app
 
 RULES = """
 [[rule]]
@@ -274,60 +276,83 @@ def file_of_two_views(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_commands_say_what_would_become_of_files(
-    node: Node, file_of_two_views: Path, tmp_path: Path
-) -> None:
-    env = environment(node.settings.home, RULES=str(node.file))
+@pytest.fixture
+def tomonode(
+    node: Node, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command on the node: exit code, standard output, standard error."""
+    for name, value in environment(node.settings.home, RULES=str(node.file)).items():
+        if name.startswith("TOMONODE_"):
+            monkeypatch.setenv(name, value)
 
-    well = tomonode("rules", "check", env=env)
-    assert (well.returncode, well.stdout) == (0, f"{node.file}: 2 rules, 0 faults\n"), well.stderr
-    done = tomonode("rules", "test", file_of_two_views, "--from", "ROOM1", "--json", env=env)
-    told = json.loads(done.stdout)
-    [study] = told["studies"]
-    assert done.returncode == 0
+    def run(*arguments: object) -> tuple[int, str, str]:
+        code = boundary.run(app, [str(one) for one in arguments], trusted=TRUSTED)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+def test_the_commands_say_what_would_become_of_files(
+    node: Node,
+    file_of_two_views: Path,
+    tmp_path: Path,
+    tomonode: Callable[..., tuple[int, str, str]],
+) -> None:
+    assert tomonode("rules", "check") == (0, f"{node.file}: 2 rules, 0 faults\n", "")
+    code, told, _ = tomonode("rules", "test", file_of_two_views, "--from", "ROOM1", "--json")
+    [study] = json.loads(told)["studies"]
+    assert code == 0
     assert (study["objects"], study["images"], study["views"]) == (2, 2, ["L-CC", "R-CC"])
     assert (study["rule"], study["model"], study["version"]) == ("left", "active", UNTRAINED)
     assert study["destinations"] == {"pacs": ["SR", "CAD_SR"]}
     assert study["passed_over"] == [{"rule": "test patients", "why": "calling_ae is ROOM1"}]
 
-    for_people = tomonode("rules", "test", file_of_two_views, "--from", "TEST7", env=env).stdout
+    _, for_people, _ = tomonode("rules", "test", file_of_two_views, "--from", "TEST7")
     assert "test patients" in for_people
     assert "none: the rule says so" in for_people
     everything = tmp_path / "none.toml"
     everything.write_text("")
-    unruled = tomonode("rules", "test", file_of_two_views, "--rules", everything, env=env).stdout
+    _, unruled, _ = tomonode("rules", "test", file_of_two_views, "--rules", everything)
     assert "none matches" in unruled
     assert "archive: SEG, SR; pacs: SEG, SR" in unruled
+    _, fetched, _ = tomonode("rules", "test", file_of_two_views, "--rules", everything, "--pulled")
+    assert "none: the study was fetched from a peer" in fetched
 
 
-def test_a_fault_is_said_and_is_exit_code_1(node: Node, file_of_two_views: Path) -> None:
-    env = environment(node.settings.home, RULES=str(node.file))
+def test_a_fault_is_said_and_is_exit_code_1(
+    node: Node, file_of_two_views: Path, tomonode: Callable[..., tuple[int, str, str]]
+) -> None:
     garbage = file_of_two_views / "garbage.dcm"
     garbage.write_bytes(bytes(128) + b"DICM" + b"nonsense")
-    unread = tomonode("rules", "test", file_of_two_views, env=env)
-    assert unread.returncode == 1
-    assert "garbage.dcm" in unread.stderr
-    assert "rule" in unread.stdout  # the good files are told of all the same
+    code, told, wrong = tomonode("rules", "test", file_of_two_views)
+    assert (code, wrong.count("\n")) == (1, 1)
+    assert "garbage.dcm" in wrong
+    assert "rule" in told  # the good files are told of all the same
 
     node.write(RULES.replace("SR", "ZR"))
-    for command in (["check"], ["check", str(node.file)], ["test", str(file_of_two_views)]):
-        done = tomonode("rules", *command, env=env)
-        assert done.returncode == 1
-        assert done.stderr.count("\n") == 1
-        assert "rule 2 'left'" in done.stderr
-    listed = json.loads(tomonode("rules", "check", "--json", env=env).stdout)
+    for command in (["check"], ["check", node.file], ["test", file_of_two_views]):
+        code, _, wrong = tomonode("rules", *command)
+        assert (code, wrong.count("\n")) == (1, 1)
+        assert "rule 2 'left'" in wrong
+    listed = json.loads(tomonode("rules", "check", "--json")[1])
     assert (len(listed["faults"]), listed["names_looked_up"]) == (1, True)
 
 
-def test_without_a_database_the_file_alone_is_checked(tmp_path: Path) -> None:
-    file = tmp_path / "rules.toml"
-    file.write_text(RULES)
+def test_without_a_database_the_file_alone_is_checked(
+    node: Node,
+    tomonode: Callable[..., tuple[int, str, str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TOMONODE_HOME", str(tmp_path / "nowhere"))
 
-    done = tomonode("rules", "check", file, env=environment(tmp_path / "nowhere"))
+    code, _, said = tomonode("rules", "check")
 
-    assert done.returncode == 0
-    assert "not looked up" in done.stderr
-    assert tomonode("rules", "check", env=environment(tmp_path / "nowhere")).returncode == 2
+    assert (code, "not looked up" in said) == (0, True)
+    monkeypatch.delenv("TOMONODE_RULES")
+    code, _, said = tomonode("rules", "check")
+    assert (code, "TOMONODE_RULES" in said) == (2, True)
 
 
 _SLICES = (3, 640, 400)
@@ -348,7 +373,7 @@ then = { destinations = ["workstation"], results = { workstation = ["SR", "CAD_S
 
 def test_studies_from_the_network_go_where_their_rules_say(tmp_path: Path) -> None:
     file = tmp_path / "rules.toml"
-    file.write_text(_ROUTES)
+    file.write_text("")
     settings = make_settings(tmp_path / "home", segment_threshold=0.001, rules=file)
     with (
         worker_node(settings) as node,
@@ -359,11 +384,16 @@ def test_studies_from_the_network_go_where_their_rules_say(tmp_path: Path) -> No
         workers = [node.start("inference"), node.start("delivery")]
         node.add_peer("archive", archive.port)
         node.add_peer("workstation", workstation.port)
+        file.write_text(_ROUTES)  # read while the node runs
         ruled, test, usual = (_phantom(tmp_path / name, name) for name in ("P1", "TEST1", "P2"))
         for worker in workers:
             worker.wait_ready()
         for (_, files), calling in ((ruled, "ROOM1"), (test, "ROOM1"), (usual, "ROOM2")):
             assert listening.send(settings, listener.port, *files, calling=calling) == ["0x0000"]
+        sent = (ruled[0], test[0], usual[0])
+        wait_until(
+            lambda: {_state(node.db, uid) for uid in sent} == {StudyState.COMPLETE}, 30, "the end"
+        )
         node.wait_delivery(ruled[0], "workstation", "SENT")
         node.wait_delivery(usual[0], "archive", "SENT")
         node.wait_delivery(usual[0], "workstation", "SENT")
@@ -372,9 +402,6 @@ def test_studies_from_the_network_go_where_their_rules_say(tmp_path: Path) -> No
         assert _classes(workstation, ruled[0]) == {_SR, _CAD_SR}
         assert _classes(archive, ruled[0]) == set()
         assert _classes(archive, usual[0]) == _classes(workstation, usual[0]) == {_SEG, _SR}
-        wait_until(
-            lambda: _state(node.db, test[0]) == StudyState.COMPLETE, 30, "the end of a study"
-        )
         with node.db.reading() as session:
             assert studies.newest_run_id(session, studies.find(session, test[0]).id) is None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import random
 from collections.abc import Iterator
@@ -20,64 +19,23 @@ from sqlalchemy import select
 from dicom_io.dbt import open_image
 from dicom_io.phantom import PhantomView, write_study
 from gmic.preprocess import preprocess
-from node import registry, studies, views
-from node.blobs import BlobStore
-from node.config import Settings
-from node.db import Database, now
-from node.model_version import model_version
-from node.models import Instance, Peer, Run, Study
-from node.results import KINDS, OVERLAY
+from node import studies
+from node.db import now
+from node.models import Instance, Peer, Run
+from node.results import KINDS, OVERLAY, SEG_LABELMAP, TWIN
 from tests.conftest import make_settings
 from tests.support.ct_series import as_ct_series
-from tests.support.listening import running, send
+from tests.support.reading_node import ReadingNode, reading_node
 from tests.support.validators import dcentvfy_errors, dciodvfy_errors
 from tests.support.versions import CONFIG, weights_file
 from tests.unit.workers.breasts import breast
-from workers.infer import InferenceWorker
+from workers.demo_report import Story, rows, write_overlays
+from workers.predict import predict_files
 from workers.predictor import Predictor
+from workers.readback import read_folder
 
 DEPTH = 8
 SHAPE = (DEPTH, 300, 200)
-
-
-@dataclasses.dataclass
-class Node:
-    """A node without its relay: what closes studies and starts runs is the test."""
-
-    settings: Settings
-    port: int
-    db: Database
-    worker: InferenceWorker
-
-    def send(self, *files: Path) -> None:
-        """Over one association; every object is taken."""
-        assert set(send(self.settings, self.port, *files)) == {"0x0000"}
-
-    def read(self, study_uid: str) -> Run:
-        """Close a study and run it, as the relay and the broker do; the run with its results."""
-        version = model_version(self.settings)
-        with self.db.transaction() as session:
-            studies.force_complete(session, study_uid, self.settings, version, now(session))
-        with self.db.reading() as session:
-            query = select(Run).join(Study).where(Study.study_uid == study_uid)
-            run_id = session.execute(query.order_by(Run.created_at.desc())).scalars().first().id
-        assert self.worker.handle(run_id) == "done"
-        with self.db.reading() as session:
-            run = session.get_one(Run, run_id)
-            assert run.state == "SUCCEEDED", run.error
-            assert run.images
-            assert run.artifacts
-            return run
-
-    def file(self, run: Run, kind: str) -> Path:
-        """The one file of a kind that a run made."""
-        [found] = [artifact for artifact in run.artifacts if artifact.kind == kind]
-        return BlobStore.of(self.settings).path(found.sha256)
-
-    def page(self, study_uid: str) -> views.StudyPage:
-        """What the study's page and `study show` are made of."""
-        with self.db.reading() as session:
-            return views.study_page(session, study_uid, self.settings, now(session))
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +49,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def node(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+def node(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReadingNode]:
     """With a small model, and an operating point that marks some cells of some slices."""
     home = tmp_path_factory.mktemp("node")
     settings = make_settings(home, weights=weights_file(home, 5), threads=1)
@@ -100,12 +58,10 @@ def node(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node
     saliency_CDhw = Predictor.load(settings).predict(window_DHW, lambda: None).saliency_CDhw
     point = float(np.quantile(saliency_CDhw, 0.95))
     settings = settings.model_copy(update={"segment_threshold": point})
-    with running(settings) as listener:
-        db = Database(settings.db_url)
-        with db.transaction() as session:
+    with reading_node(settings) as started:
+        with started.db.transaction() as session:
             session.add(_archive(now(session)))
-        yield Node(settings, listener.port, db, InferenceWorker(settings, "test"))
-        db.dispose()
+        yield started
 
 
 def _archive(at: datetime) -> Peer:
@@ -144,7 +100,9 @@ def uid_of(path: Path) -> str:
 
 
 @pytest.mark.system
-def test_slices_are_read_as_the_one_object_is(node: Node, whole: Path, tmp_path: Path) -> None:
+def test_slices_are_read_as_the_one_object_is(
+    node: ReadingNode, whole: Path, tmp_path: Path
+) -> None:
     node.send(whole)
     one = node.read(str(dcmread(whole, stop_before_pixels=True).StudyInstanceUID))
     study_uid, files = slices(whole, tmp_path)
@@ -169,16 +127,45 @@ def test_slices_are_read_as_the_one_object_is(node: Node, whole: Path, tmp_path:
     for (segment, uid, _), mask in seen.items():
         np.testing.assert_array_equal(mask, wanted[segment, uid])
     check_places(segs[1], files)
-    made = {a.name: BlobStore.of(node.settings).path(a.sha256) for a in many.artifacts if a.sop_uid}
-    assert {a.kind for a in many.artifacts} == {*KINDS, OVERLAY}
-    for name, path in made.items():
+    assert {artifact.kind for artifact in many.artifacts} == {*KINDS, OVERLAY}
+    made = []
+    for kind, path in node.objects(many):
         assert "00081160" not in dcmread(path, stop_before_pixels=True).to_json()  # frame number
-        if not name.startswith(
-            "seg-labelmap"
-        ):  # the validator of the distribution does not know it
-            assert dciodvfy_errors(path) == [], name
-    assert dcentvfy_errors([*files, *made.values()]) == []
+        if kind != SEG_LABELMAP:  # which the validator of the distribution does not know
+            assert dciodvfy_errors(path) == [], kind
+        if kind != TWIN:  # which is the SEG in another form
+            made.append(path)
+    assert dcentvfy_errors([*files, *made]) == []
     check_page(node, study_uid)
+    check_readback(node, many, files, tmp_path / "pacs")
+
+
+def check_readback(node: ReadingNode, run: Run, files: list[Path], folder: Path) -> None:
+    """What a receiver makes of them: the same regions and masks, slice by slice, and a picture."""
+    folder.mkdir()
+    for kind in ("SEG", "SR"):
+        (folder / kind).write_bytes(node.file(run, kind).read_bytes())
+    received = read_folder(folder)
+    sent = {uid_of(path): path for path in files}
+    received.check_references(sent)
+    first = uid_of(files[0])
+    [report] = received.reports
+    [image] = run.images
+    wanted = sorted((r["label"], r["key_frame"] + 1) for r in image.regions)
+    assert sorted((r.label, r.key_frame) for r in report.regions[first]) == wanted
+    seg = received.segmentations[first]
+    masked = masks(dcmread(node.file(run, "SEG")))
+    number = max(seg.frames["malignant"])
+    mask = seg.masks(number)["malignant"]
+    assert any(
+        np.array_equal(mask, found)
+        for (_, uid, _), found in masked.items()
+        if uid == uid_of(files[number - 1])
+    )
+    story = Story(received, [], sent, [], {}, None)
+    assert len(write_overlays(story, folder.parent / "pictures", lambda _line: None)) == 1
+    [row] = rows(story, {})
+    assert (row["view"], row["frames"]) == ("L-MLO", seg.frame_count)
 
 
 def check_places(seg: Dataset, files: list[Path]) -> None:
@@ -191,7 +178,7 @@ def check_places(seg: Dataset, files: list[Path]) -> None:
     assert seg.FrameOfReferenceUID == next(iter(headers.values())).FrameOfReferenceUID
 
 
-def check_page(node: Node, study_uid: str) -> None:
+def check_page(node: ReadingNode, study_uid: str) -> None:
     """One image, one line of received objects."""
     page = node.page(study_uid)
     assert page.row.images == 1
@@ -202,7 +189,7 @@ def check_page(node: Node, study_uid: str) -> None:
 
 
 def test_a_missing_slice_leaves_the_series_out_once_and_coming_late_has_it_read(
-    node: Node, whole: Path, tmp_path: Path
+    node: ReadingNode, whole: Path, tmp_path: Path
 ) -> None:
     study_uid, files = slices(whole, tmp_path)
     late = files.pop(3)
@@ -219,7 +206,7 @@ def test_a_missing_slice_leaves_the_series_out_once_and_coming_late_has_it_read(
 
 
 def test_the_report_of_a_series_that_does_not_fit_lists_its_slices(
-    node: Node, whole: Path, tmp_path: Path
+    node: ReadingNode, whole: Path, tmp_path: Path
 ) -> None:
     study_uid, files = slices(whole, tmp_path)
     node.send(*files[:4])
@@ -232,7 +219,9 @@ def test_the_report_of_a_series_that_does_not_fit_lists_its_slices(
     assert dciodvfy_errors(node.file(run, "SR")) == []
 
 
-def test_views_that_came_in_slices_wait_for_quiet(node: Node, whole: Path, tmp_path: Path) -> None:
+def test_views_that_came_in_slices_wait_for_quiet(
+    node: ReadingNode, whole: Path, tmp_path: Path
+) -> None:
     study_uid, files = slices(whole, tmp_path)
     node.send(*files[:2])
     settings = node.settings.model_copy(update={"expected_views": ("L-MLO",), "quiet_s": 3600.0})
@@ -246,5 +235,14 @@ def test_views_that_came_in_slices_wait_for_quiet(node: Node, whole: Path, tmp_p
     assert instance.volume_uid == instance.series_uid
     assert verdict.because is None
     assert "as slices" in verdict.waiting
-    with node.db.reading() as session:
-        assert registry.answering(session, "") == ""  # no other model was asked
+
+
+def test_files_of_a_series_are_read_as_one_image(
+    node: ReadingNode, whole: Path, tmp_path: Path
+) -> None:
+    """By `tomonode predict`, without a node."""
+    slices(whole, tmp_path / "in")
+    summary = predict_files([tmp_path / "in"], tmp_path / "out", node.settings)
+    [study] = summary["studies"]
+    [image] = study["images"]
+    assert (image["view"], image["frames"], image["excluded_reason"]) == ("MLO", DEPTH, None)

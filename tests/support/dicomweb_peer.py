@@ -1,4 +1,4 @@
-"""A foreign DICOMweb client as a program: `python -m tests.support.dicomweb_peer store URL FILE...`.
+"""A foreign DICOMweb client as a program: `python -m tests.support.dicomweb_peer URL FILE...`.
 
 It is dicomweb-client, so what it stores and finds is what people's scripts would. Run it inside `loopback()`, where
 servers that listen on every interface are.

@@ -1,12 +1,11 @@
 """A four-view study whose lesion is a bright disc that wanders from frame to frame, with results that mark just that.
 
 The disc lies elsewhere in every frame that it is in, so a mark that is paired with a wrong frame, turned or mirrored is
-not on it. Every view has it at another place.
+not on it. Every view has it at another place. The last frame with a disc is not marked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +22,7 @@ from dicom_io.phantom import PhantomView, Syntax, write_study
 from dicom_io.seg import build_seg, reference
 from dicom_io.sr import build_sr
 from dicom_io.write import write
+from tests.support.breast_objects import edited, shared_item
 from tests.support.sources import make_run
 
 SHAPE: Final = (12, 320, 256)
@@ -52,6 +52,11 @@ class DiscView:
         """Those with the disc."""
         return range(self.first, self.last + 1)
 
+    @property
+    def marked(self) -> range:
+        """Those that the segmentation marks."""
+        return range(self.first, self.last)
+
     def centre(self, frame: int) -> tuple[int, int]:
         """(row, column) of the disc's centre."""
         steps = frame - self.first
@@ -65,8 +70,8 @@ class DiscView:
         return found
 
     @cached_property
-    def volume_DHW(self) -> NDArray[np.uint16]:
-        """Half an ellipse of tissue at the chest wall, darker towards the skin, and the disc."""
+    def volume(self) -> NDArray[np.uint16]:
+        """(D, H, W): half an ellipse of tissue at the chest wall, darker towards the skin, and the disc."""
         _, height, width = SHAPE
         rows, columns = np.ogrid[:height, :width]
         if self.laterality == "R":
@@ -81,10 +86,10 @@ class DiscView:
 
 
 VIEWS: Final = (
-    DiscView("L", "CC", 4, 7, (90, 60), (14, 10)),
-    DiscView("L", "MLO", 2, 5, (200, 110), (-12, -13)),
-    DiscView("R", "CC", 5, 9, (130, 190), (12, -11)),
-    DiscView("R", "MLO", 6, 8, (210, 150), (-15, 14)),
+    DiscView("L", "CC", 4, 6, (90, 60), (14, 10)),
+    DiscView("L", "MLO", 2, 4, (200, 110), (-12, -13)),
+    DiscView("R", "CC", 7, 9, (130, 190), (12, -11)),
+    DiscView("R", "MLO", 5, 7, (210, 150), (-15, 14)),
 )
 
 
@@ -114,8 +119,10 @@ class DiscStudy:
 
 def make(folder: Path, *, seed: int = 1, syntax: Syntax = "explicit") -> DiscStudy:
     """Write the study and what `build_seg`, `build_sr` and `build_cad_sr` make of it."""
-    pictured = (PhantomView(v.laterality, v.view, v.volume_DHW, (0.5, 0.5)) for v in VIEWS)
+    pictured = (PhantomView(v.laterality, v.view, v.volume, (0.5, 0.5)) for v in VIEWS)
     study = write_study(folder, pictured, seed=seed, syntax=syntax)
+    for file in study.files:
+        edited(file, _dim)
     run = make_run(trained=False)
     findings = [_findings(*pair) for pair in zip(VIEWS, study.files, strict=True)]
     segmentations = []
@@ -136,12 +143,18 @@ def make(folder: Path, *, seed: int = 1, syntax: Syntax = "explicit") -> DiscStu
     return DiscStudy(study.study_instance_uid, study.files, tuple(segmentations), reports)
 
 
+def _dim(dataset: Dataset) -> None:
+    """Have the image shown so that the disc is white and tissue is at most half as bright."""
+    window = shared_item(dataset, "FrameVOILUTSequence")
+    window.WindowCenter, window.WindowWidth = _BRIGHT / 2, _BRIGHT
+
+
 def _findings(view: DiscView, path: Path) -> ImageFindings:
-    masks = {frame: view.disc(frame) for frame in view.frames}
-    key = view.frames[len(view.frames) // 2]
+    masks = {frame: view.disc(frame) for frame in view.marked}
+    key = view.marked[-1]
     row, column = view.centre(key)
     box = (row - RADIUS, column - RADIUS, row + RADIUS + 1, column + RADIUS + 1)
-    region = Region("malignant", view.first, view.last, key, row, column, box, _SCORE)
+    region = Region("malignant", view.first, view.marked[-1], key, row, column, box, _SCORE)
     return ImageFindings(
         SourceRef.of(open_image(path)),
         {"benign": 0.1, "malignant": _SCORE},
@@ -153,8 +166,3 @@ def _findings(view: DiscView, path: Path) -> ImageFindings:
 def _written(kind: str, path: Path, dataset: Dataset, source: str | None) -> Result:
     write(dataset, path)
     return Result(kind, path, dataset, source)
-
-
-def files(results: Sequence[Result]) -> list[Path]:
-    """The results' files."""
-    return [one.path for one in results]

@@ -44,9 +44,7 @@ class Watched:
 
     def held(self) -> list[Held]:
         """What listener and web server hold now."""
-        return [
-            Held(p.num_fds(), p.num_threads(), p.memory_info().rss) for p in self._processes
-        ]
+        return [Held(p.num_fds(), p.num_threads(), p.memory_info().rss) for p in self._processes]
 
     def check(self, first: list[Held], grown_bytes: int) -> None:
         """Nothing is left over of what came: no spool file, no open file, no thread, no memory beyond a margin."""
@@ -111,5 +109,3 @@ def _answers(client: httpx.Client) -> bool:
         return client.get("/static/style.css").status_code == 200
     except httpx.ConnectError:
         return False
-
-
