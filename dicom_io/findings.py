@@ -7,14 +7,16 @@ source image. A score is a model output in [0, 1]; it is not a probability of ma
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+
+from dicom_io.syntaxes import MAMMOGRAPHY_PRESENTATION
 
 if TYPE_CHECKING:
     from dicom_io.dbt import MammogramImage
@@ -89,6 +91,11 @@ class SourceRef:
             return FrameRef(*self.instances[frame], None)
         number = frame if self.is_multi_frame else None
         return FrameRef(self.sop_class_uid, self.sop_instance_uid, number)
+
+    @property
+    def is_mammogram(self) -> bool:
+        """Whether it is a 2D image For Presentation, full-field or synthesized."""
+        return self.sop_class_uid == MAMMOGRAPHY_PRESENTATION
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -216,11 +223,19 @@ class DocumentRef:
 
 
 @dataclass(frozen=True)
+class Reader:
+    """A model, and the score in [0, 1] from which a region of its is reported."""
+
+    algorithm: Algorithm
+    operating_point: float
+
+
+@dataclass(frozen=True)
 class RunContext:
     """One run over one study. Every UID and date of the result follows from it, so a rebuild gives the same bytes.
 
     `run_id` is a UUID string; `created_at` is timezone-aware; `operating_point` is the score in [0, 1] from which a
-    region is reported.
+    region is reported. `flat` is what reads mammograms, where that is another model than the one that reads the rest.
     """
 
     run_id: str
@@ -228,3 +243,27 @@ class RunContext:
     algorithm: Algorithm
     operating_point: float
     equipment: Equipment
+    flat: Reader | None = None
+
+    def reading(self, source: SourceRef) -> RunContext:
+        """The run as the results of one image name it: with the model that read it, and no other."""
+        if self.flat is None:
+            return self
+        return self._with(self.flat) if source.is_mammogram else replace(self, flat=None)
+
+    def over(self, sources: Iterable[SourceRef]) -> RunContext:
+        """The run as documents on these images name it: with the models that read one of them."""
+        kinds = {source.is_mammogram for source in sources}
+        if self.flat is None or kinds == {True, False}:
+            return self
+        return self._with(self.flat) if kinds == {True} else replace(self, flat=None)
+
+    @property
+    def readers(self) -> tuple[RunContext, ...]:
+        """The run with each of its models alone."""
+        alone = replace(self, flat=None)
+        return (alone,) if self.flat is None else (alone, self._with(self.flat))
+
+    def _with(self, reader: Reader) -> RunContext:
+        algorithm, point = reader.algorithm, reader.operating_point
+        return replace(self, algorithm=algorithm, operating_point=point, flat=None)

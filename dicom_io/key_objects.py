@@ -86,8 +86,11 @@ def build_key_objects(
     words = [
         *statements(run),
         result_sentence(findings, []).partition(" Inputs")[0],
-        f"Model {run.algorithm.name} {run.algorithm.version}, weights sha256 "
-        f"{run.algorithm.weights_sha256}, operating point {run.operating_point:g}.",
+        *(
+            f"Model {one.algorithm.name} {one.algorithm.version}, weights sha256 "
+            f"{one.algorithm.weights_sha256}, operating point {one.operating_point:g}."
+            for one in run.readers
+        ),
     ]
     root = sr.ContainerContentItem(_OF_INTEREST, template_id="2010")
     children = [

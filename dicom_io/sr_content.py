@@ -32,7 +32,7 @@ from dicom_io.findings import (
     RunContext,
     SegmentationRef,
 )
-from dicom_io.sr_groups import analysis_group, image_group, region_groups, text_item
+from dicom_io.sr_groups import analysis_groups, image_group, region_groups, text_item
 from dicom_io.sr_library import image_library
 from dicom_io.uids import derive_uid
 
@@ -101,7 +101,7 @@ def _evaluations(
     findings: Sequence[ImageFindings], excluded: Sequence[Excluded], run: RunContext
 ) -> Any:
     """The overall result first, then the results of the images, then what a reader must know."""
-    groups = [analysis_group(run), *(image_group(image, run) for image in findings)]
+    groups = [*analysis_groups(run), *(image_group(image, run) for image in findings)]
     return _container(
         _QUALITATIVE,
         [
@@ -125,8 +125,8 @@ def result_sentence(findings: Sequence[ImageFindings], excluded: Sequence[Exclud
 
 def statements(run: RunContext) -> list[str]:
     """What a reader must know, in every report: research only, the weights, what a score is not."""
-    caveat = names.caveat_of(run.algorithm)
-    return [names.NOTICE, *([caveat] if caveat else []), names.SCORE_NOTICE]
+    caveats = dict.fromkeys(names.caveat_of(one.algorithm) for one in run.readers)
+    return [names.NOTICE, *filter(None, caveats), names.SCORE_NOTICE]
 
 
 def _container(name: Code, content: Sequence[Any]) -> Any:

@@ -41,12 +41,18 @@ def _algorithm(run: RunContext, *, in_full: bool) -> Any:
     )
 
 
-def analysis_group(run: RunContext) -> Any:
-    """TID 1501: what computed the findings, in full, and the operating point."""
+def analysis_groups(run: RunContext) -> list[Any]:
+    """TID 1501 for each model: what computed the findings, in full, and the operating point."""
+    study, *mammograms = run.readers
+    return [
+        _analysis_group(study, "Analysis of the study", "analysis"),
+        *(_analysis_group(one, "Analysis of the mammograms", "analysis-2d") for one in mammograms),
+    ]
+
+
+def _analysis_group(run: RunContext, title: str, part: str) -> Any:
     return sr.MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=sr.TrackingIdentifier(
-            derive_uid(run.run_id, "analysis"), "Analysis of the study"
-        ),
+        tracking_identifier=sr.TrackingIdentifier(derive_uid(run.run_id, part), title),
         algorithm_id=_algorithm(run, in_full=True),
         measurements=[_score(names.OPERATING_POINT, run.operating_point)],
     )
@@ -55,6 +61,7 @@ def analysis_group(run: RunContext) -> Any:
 def image_group(image: ImageFindings, run: RunContext) -> Any:
     """TID 1501: what the model says of one image, whether or not it marked a region."""
     source = image.source
+    run = run.reading(source)
     found = bool(image.regions)
     evaluations = [
         sr.QualitativeEvaluation(
@@ -114,6 +121,7 @@ def _region_group(
 ) -> Any:
     """TID 1411 with the region's segment where there is one, else TID 1410 with its box on the key frame."""
     source = image.source
+    run = run.reading(source)
     check_frames(region, source)
     title = names.image_title(source.laterality, source.view)
     common = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,6 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from dicom_io.syntaxes import TRANSFER_SYNTAXES
+from dicom_io.transcode import TARGETS
 from dicom_io.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node import tls
 from node.config import Settings
@@ -103,18 +104,23 @@ def _pins(session: Session, ae_title: str) -> frozenset[str]:
 
 
 def supported_contexts(
-    requested: Iterable[PresentationContext], offers: Mapping[str, Offer] = STORED
+    requested: Iterable[PresentationContext],
+    offers: Mapping[str, Offer] = STORED,
+    takes: Collection[str] = (),
 ) -> list[PresentationContext]:
     """What is accepted of the presentation contexts that a sender proposes.
 
     Every SOP class that is offered, each with the known transfer syntaxes in the sender's own order: what it names
-    first is what it has, and anything else would make it transcode.
+    first is what it has, and anything else would make it transcode. For the classes that it `takes` and does not send
+    (C-GET), little endian comes first: a context has one syntax, and any object can be given in that one.
     """
     accepted: dict[str, list[str]] = {}
     for context in requested:
         offer = offers.get(str(context.abstract_syntax))
         if offer is not None:
             known = [str(s) for s in context.transfer_syntax if str(s) in offer.transfer_syntaxes]
+            if context.abstract_syntax in takes:
+                known.sort(key=lambda syntax: syntax not in TARGETS)
             accepted.setdefault(str(context.abstract_syntax), []).extend(known)
     return [_supported(uid, offers[uid], syntaxes) for uid, syntaxes in accepted.items()]
 

@@ -216,9 +216,11 @@ class Listener:
             self._log().warning("association refused", **who, reason=refusal.reason)
             association.kill()  # returns when the rejection is sent and the peer has closed
             return
-        requested = association.requestor.requested_contexts
+        requestor = association.requestor
+        roles = requestor.role_selection.items()
+        takes = {str(uid) for uid, role in roles if role.scp_role and not role.scu_role}
         association.acceptor.supported_contexts = admission.supported_contexts(
-            requested, self._offers
+            requestor.requested_contexts, self._offers, takes
         )
 
     def _on_rejected(self, event: Event) -> None:

@@ -64,10 +64,10 @@ class InferenceWorker:
     def _body(self, held: Claim, check: Check) -> bool:
         watch = Stopwatch()
         with watch.stage("load"):
-            predictor = self._models.get(held.model_version, shadow=held.shadow)
+            readers = self._models.readers(held.model_version, shadow=held.shadow)
         artifacts: list[ArtifactFile] = []
         run = run_context(
-            predictor.identity,
+            readers,
             str(held.run_id),
             held.created_at,
             self._settings.ae_title,
@@ -76,7 +76,7 @@ class InferenceWorker:
             [self._source(one, check) for one in some] for some in (held.inputs, held.unread)
         )
         analysis = Analysis(
-            predictor,
+            readers,
             lambda file: artifacts.append(self._keep(file)),
             check,
             watch,
@@ -85,7 +85,7 @@ class InferenceWorker:
         images = analyse_study(sources, run, analysis, unread)
         check()
         outcome = Outcome(
-            model=predictor.identity.card(),
+            model=readers.card(),
             images=images,
             artifacts=artifacts,
             stage_seconds={stage: round(s, 3) for stage, s in watch.seconds.items()},

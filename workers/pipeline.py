@@ -21,6 +21,7 @@ from dicom_io.findings import (
     Equipment,
     Excluded,
     ImageFindings,
+    Reader,
     Region,
     RunContext,
     SourceRef,
@@ -34,7 +35,7 @@ from node.input_quality import Measured
 from node.runs import ImageOutcome
 from workers.errors import NothingReadable
 from workers.measures import measure
-from workers.predictor import ModelIdentity, Predictor
+from workers.readers import Readers
 from workers.results import NEED_LEVELS, KeyFrame, Order, ResultFile, ResultWriter
 from workers.translate import MAX_REGIONS, CellGrid, levels, translate
 from workers.volumes import Decoded, Source, Stopwatch, decoded
@@ -44,7 +45,7 @@ from workers.volumes import Decoded, Source, Stopwatch, decoded
 class Analysis:
     """How to read studies: with what, where files go, when to stop, the clock, and what to make."""
 
-    predictor: Predictor
+    readers: Readers
     emit: Callable[[ResultFile], None]
     check: Callable[[], None]
     watch: Stopwatch
@@ -62,10 +63,9 @@ class _Read:
         return replace(self, findings=replace(self.findings, notes=(*self.findings.notes, note)))
 
 
-def run_context(
-    identity: ModelIdentity, run_id: str, created_at: datetime, station: str
-) -> RunContext:
+def run_context(readers: Readers, run_id: str, created_at: datetime, station: str) -> RunContext:
     """What the writers must know of a run; `station` is the AE title of the node."""
+    identity, flat = readers.main.identity, readers.flat_identity
     return RunContext(
         run_id=run_id,
         created_at=created_at,
@@ -78,6 +78,7 @@ def run_context(
             serial_number=station,
             station_name=station,
         ),
+        flat=flat and Reader(flat.algorithm(), flat.operating_point),
     )
 
 
@@ -98,7 +99,7 @@ def analyse_study(
     writer = ResultWriter(run, analysis.order, analysis.emit, analysis.watch)
     every: list[_Read | ImageOutcome] = []
     excluded: list[Excluded] = []
-    for source, decode in decoded(sources, analysis.watch, ahead=analysis.predictor.on_gpu):
+    for source, decode in decoded(sources, analysis.watch, ahead=analysis.readers.main.on_gpu):
         analysis.check()
         try:
             every.append(_analyse_image(decode, run, analysis, writer))
@@ -134,8 +135,10 @@ def _with_repeats(every: Sequence[_Read | ImageOutcome]) -> list[_Read | ImageOu
 def _analyse_image(
     decode: Callable[[], Decoded], run: RunContext, analysis: Analysis, writer: ResultWriter
 ) -> _Read:
-    predictor, watch = analysis.predictor, analysis.watch
+    watch = analysis.watch
     image, volume_DHW = decode()
+    source = SourceRef.of(image)
+    predictor, operating_point = analysis.readers.of(source), run.reading(source).operating_point
     del decode  # it may hold the volume
     analysis.check()
     with watch.stage("preprocess"):
@@ -155,7 +158,7 @@ def _analyse_image(
     with watch.stage("translate"):
         rows, cols = prediction.saliency_CDhw.shape[2:]
         grid = CellGrid(predictor.receptive_field, (rows, cols), transform, image, breast_HW)
-        found = translate(prediction.saliency_CDhw, run.operating_point, grid)
+        found = translate(prediction.saliency_CDhw, operating_point, grid)
     notes = list(image.warnings)
     if image.flipped:
         notes.append(
@@ -167,9 +170,7 @@ def _analyse_image(
             f"{found.dropped} more regions are in the segmentation; the {MAX_REGIONS} of each label with the highest"
             " scores are listed."
         )
-    findings = ImageFindings(
-        SourceRef.of(image), prediction.scores, found.segments, found.regions, tuple(notes)
-    )
+    findings = ImageFindings(source, prediction.scores, found.segments, found.regions, tuple(notes))
     analysis.check()
     with watch.stage("decode"):
         key_frames = [

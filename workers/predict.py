@@ -18,8 +18,10 @@ from node.blobs import sha256_of
 from node.config import Settings
 from node.results import USUAL
 from workers.errors import NothingReadable
+from workers.models import load_flat
 from workers.pipeline import Analysis, analyse_study, run_context
 from workers.predictor import Predictor
+from workers.readers import Readers
 from workers.results import Order, ResultFile
 from workers.volumes import Source, Stopwatch
 
@@ -71,12 +73,12 @@ def predict_files(
             f"none of {len(skipped)} files is DICOM{why}; give DICOM files or a folder of them"
         )
     out_dir.mkdir(parents=True, exist_ok=True)
-    predictor = Predictor.load(settings)
+    readers = Readers(Predictor.load(settings), load_flat(settings))
     summary: dict[str, Any] = {
         "notice": NOTICE,
-        "model": predictor.identity.card(),
+        "model": readers.card(),
         "studies": [
-            _study(uid, files, out_dir, predictor, settings, say, created_at, Order(kinds))
+            _study(uid, files, out_dir, readers, settings, say, created_at, Order(kinds))
             for uid, files in sorted(studies.items())
         ],
         "skipped": skipped,
@@ -121,7 +123,7 @@ def _study(
     study_uid: str,
     files: Sequence[_File],
     out_dir: Path,
-    predictor: Predictor,
+    readers: Readers,
     settings: Settings,
     say: Say,
     created_at: datetime | None,
@@ -130,9 +132,7 @@ def _study(
     folder = out_dir / f"study-{study_uid}"  # a prefix, for a malformed UID may be ".."
     folder.mkdir(exist_ok=True)
     created = created_at or _newest(files)
-    run = run_context(
-        predictor.identity, _run_id(files, predictor, created), created, settings.ae_title
-    )
+    run = run_context(readers, _run_id(files, readers, created), created, settings.ae_title)
     say(f"study     {study_uid}: {len(files)} files")
     written: list[dict[str, Any]] = []
 
@@ -151,7 +151,7 @@ def _study(
 
     sources = _sources(files)
     watch = Stopwatch()
-    images = analyse_study(sources, run, Analysis(predictor, emit, lambda: None, watch, order))
+    images = analyse_study(sources, run, Analysis(readers, emit, lambda: None, watch, order))
     names = {f.header.sop_instance_uid: str(f.path) for f in files}
     for image in images:
         if image.excluded_reason:
@@ -200,14 +200,16 @@ def _newest(files: Sequence[_File]) -> datetime:
     return datetime.fromtimestamp(int(max(f.path.stat().st_mtime for f in files)), UTC)
 
 
-def _run_id(files: Sequence[_File], predictor: Predictor, created_at: datetime) -> str:
-    identity = predictor.identity
+def _run_id(files: Sequence[_File], readers: Readers, created_at: datetime) -> str:
+    identity, flat = readers.main.identity, readers.flat_identity
     parts = [f"{f.header.sop_instance_uid}={sha256_of(f.path)}" for f in files]
     parts += [identity.version, identity.weights_sha256, repr(identity.operating_point)]
     if (
         identity.engine != "exact"
     ):  # runs of the exact one keep the names they had before there were two
         parts.append(identity.engine)
+    if flat is not None:
+        parts += [flat.version, flat.weights_sha256, repr(flat.operating_point)]
     parts.append(created_at.isoformat())
     return str(uuid.uuid5(_NAMESPACE, "\n".join(parts)))
 

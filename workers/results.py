@@ -217,7 +217,11 @@ class ResultWriter:
         Raises InvalidFindings, and OSError of the disk.
         """
         material = ImageMaterial(
-            findings, tuple(key_frames), window, self._run, self._order.scratch
+            findings,
+            tuple(key_frames),
+            window,
+            self._run.reading(findings.source),
+            self._order.scratch,
         )
         uid = findings.source.sop_instance_uid
         with self._watch.stage("write"):
@@ -246,6 +250,7 @@ class ResultWriter:
         unread: Sequence[Excluded] = (),
     ) -> None:
         """Write what there is one of for the study; `header` is that of any of its objects."""
+        run = self._run.over(image.source for image in findings)
         for kind in self._kinds:
             if kind not in OF_STUDY:
                 continue
@@ -256,7 +261,7 @@ class ResultWriter:
                 unread=unread,
                 segmentations=self._segmentations,
                 key_images=self._key_images,
-                run=self._run,
+                run=run,
                 predecessor=self._order.predecessors.get(kind),
             )
             with self._watch.stage("write"):

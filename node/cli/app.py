@@ -15,6 +15,7 @@ from node.cli import (
     blob,
     catalogue,
     commitment,
+    conformance,
     dataset,
     delivery,
     drift,
@@ -56,6 +57,7 @@ app.add_typer(blob.app, name="blob")
 app.add_typer(catalogue.app, name="catalogue")
 app.add_typer(rules.app, name="rules")
 app.command("drift")(drift.drift)
+app.command("conformance")(conformance.conformance)
 
 ReadyFd = Annotated[int | None, typer.Option("--ready-fd", hidden=True)]
 

@@ -16,7 +16,7 @@ from dicom_io.transcode import TARGETS
 from dicom_io.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node import admission
 from node.admission import STORED, Offer, Refusal
-from node.conformance.markdown import name_of, table
+from node.conformance.markdown import name_of, points, table
 from node.conformance.objects import IODS
 from node.dimse import services
 from node.dimse.commitment_data import SYNTAXES as COMMITMENT_SYNTAXES
@@ -108,17 +108,17 @@ def _order(uid: str) -> list[int]:
 
 def policies() -> list[str]:
     """What holds for every association."""
-    return [
-        "- Of a proposed presentation context the first transfer syntax that is known is accepted, in the requestor's"
+    return points(
+        "Of a proposed presentation context the first transfer syntax that is known is accepted, in the requestor's"
         " order. Contexts of unknown classes are rejected; the others of the association are not.",
-        f"- As requestor the node proposes an object's stored transfer syntax, and {_names(TARGETS)} in a context of"
-        " its own, into which it transcodes where the stored one is not taken. SOP Instance UIDs stay.",
-        f"- An association that would need more than {MAX_CONTEXTS} contexts is split.",
-        "- Asynchronous operations, SOP class extended negotiation and user identity are not negotiated; roles are where"
+        f"As requestor the node proposes an object's stored transfer syntax, and {_names(TARGETS)} in a context of its"
+        " own, into which it transcodes where the stored one is not taken. SOP Instance UIDs stay.",
+        f"An association that would need more than {MAX_CONTEXTS} contexts is split.",
+        "Asynchronous operations, SOP class extended negotiation and user identity are not negotiated; roles are, where"
         " the table says so.",
-        f"- Queries and retrievals use the study root with hierarchical keys, in {_names(IDENTIFIERS)}; not relational.",
-        "",
-    ]
+        "Queries and retrievals use the study root with hierarchical keys, not relational, in"
+        f" {_names(IDENTIFIERS)}.",
+    )
 
 
 def rejections() -> list[str]:

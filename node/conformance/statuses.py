@@ -12,7 +12,7 @@ from pynetdicom.status import (
     STORAGE_SERVICE_CLASS_STATUS,
 )
 
-from node.conformance.markdown import sentence, table
+from node.conformance.markdown import points, sentence, table
 from node.dimse import commitment, find, identifier, retrieve, serving, tally
 from node.dimse.sending import CLASS_NOT_SUPPORTED
 from node.ingest import ANSWERS
@@ -97,13 +97,12 @@ def commitments() -> list[str]:
 
 def as_user() -> list[str]:
     """How the node takes the statuses of others."""
-    return [
-        f"- C-STORE: 0x0000 and warnings (0x0107, 0x0116, 0xBxxx) count as taken; {_hex(CLASS_NOT_SUPPORTED)} is also"
+    return points(
+        f"C-STORE: 0x0000 and warnings (0x0107, 0x0116, 0xBxxx) count as taken; {_hex(CLASS_NOT_SUPPORTED)} is also"
         " noted where no presentation context was accepted. Out of resources and processing failures are tried again"
         " until `TOMONODE_DELIVERY_DEADLINE_S`; other failures end the delivery, and an operator may retry it.",
-        "- C-MOVE: whatever its last status says, the objects that are here are compared with those C-FIND listed.",
-        "",
-    ]
+        "C-MOVE: whatever its last status says, the objects that are here are compared with those that C-FIND listed.",
+    )
 
 
 def all_shown() -> frozenset[int]:

@@ -17,11 +17,11 @@ _WEB = ("web_host", "web_port", "web_certificate", "web_key")
 
 def resources() -> list[str]:
     """Every address under the DICOMweb service."""
-    rows = []
+    rows: list[tuple[str, str, str]] = []
     for router, service in ((routes.router, ""), (store_routes.router, "STOW-RS")):
-        for route in sorted(router.routes, key=lambda one: getattr(one, "path", "")):
+        for route in router.routes:
             assert isinstance(route, APIRoute)
-            methods = ", ".join(sorted(route.methods))
+            methods = ", ".join(sorted(route.methods or ()))
             rows.append(
                 (
                     service or _service(route.path),
@@ -29,7 +29,8 @@ def resources() -> list[str]:
                     sentence(route.endpoint.__doc__),
                 )
             )
-    return table(("service", "resource", "what"), sorted(rows, key=lambda row: row[0]))
+    rows.sort(key=lambda row: (row[0], row[1].replace("`", "")))
+    return table(("service", "resource", "what"), rows)
 
 
 def _service(path: str) -> str:

@@ -119,7 +119,7 @@ def test_the_overlay_lies_on_the_lesion(node: Ohif, view: DiscView) -> None:
     look(node, view)
 
 
-@pytest.mark.parametrize("view", [VIEWS[0], VIEWS[3]], ids=lambda view: view.name)
+@pytest.mark.parametrize("view", [VIEWS[1], VIEWS[2]], ids=lambda view: view.name)
 def test_the_overlay_lies_on_the_lesion_through_orthanc(
     through_orthanc: Ohif, view: DiscView
 ) -> None:

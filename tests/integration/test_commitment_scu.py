@@ -1,4 +1,4 @@
-"""Storage commitment that we ask of our peers: after a delivery, answered where and as a peer likes, shown to people."""
+"""Storage commitment that we ask of peers after a delivery: answered where and as a peer likes, shown to people."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def db_pacs() -> Iterator[int]:
 
 
 def test_peers_that_do_not_commit_are_not_asked(node: Node) -> None:
-    _, asked = node.deliver(1)
+    node.deliver(1)
     with node.db.transaction() as session:
         session.execute(update(Peer).values(commits=False))
     study, run_id = node.factory.queued()

@@ -63,12 +63,14 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     for number, (patient_id, (name, charset, day)) in enumerate(NAMES.items()):
         path = folder / f"{patient_id}.dcm"
         words = {"SpecificCharacterSet": charset} if charset else {}
-        write_object(path, PatientID=patient_id, PatientName=name, StudyDate=day, SeriesNumber=number, **words)  # fmt: skip
+        words |= {"PatientID": patient_id, "PatientName": name, "StudyDate": day}
+        write_object(path, SeriesNumber=number, **words)
         paths.append(path)
     settings = make_settings(folder / "node", query_limit=LIMIT)
+    headers = [dcmread(path, stop_before_pixels=True) for path in paths[:4]]
     with running(settings) as listener:
         assert set(send(settings, listener.port, *paths)) == {"0x0000"}
-        yield Node(listener, settings, [dcmread(path, stop_before_pixels=True) for path in paths[:4]])  # fmt: skip
+        yield Node(listener, settings, headers)
 
 
 def ids(found: Told) -> set[str]:
@@ -223,19 +225,21 @@ def test_a_cancelled_query_stops(node: Node) -> None:
         assert (again.status, ids(again)) == (0x0000, {"N1"})
 
 
+LEVEL = b"\x08\x00\x52\x00CS\x06\x00STUDY "
+OPEN_SEQUENCE = b"\x08\x00\x15\x11SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff"
 HOSTILE = {
     "nothing": None,
-    "empty": b"",
     "garbage": b"\xff" * 64,
-    "cut off": b"\x08\x00\x52\x00CS\x06\x00STU",
+    "cut off": LEVEL[:11],
     "length": b"\x08\x00\x52\x00CS\xff\xffSTUDY ",
     "level twice": b"\x08\x00\x52\x00CS\x0c\x00STUDY\\SERIES",
-    "sequence in a number": b"\x08\x00\x52\x00CS\x06\x00STUDY \x20\x00\x11\x00SQ\0\0\x08\0\0\0\xfe\xff\x00\xe0\0\0\0\0",
-    "a number that is none": b"\x08\x00\x52\x00CS\x06\x00STUDY \x28\x00\x08\x00IS\x04\x00bad ",
-    "character set": b"\x08\x00\x05\x00CS\x04\x00\xff\xfe??\x08\x00\x52\x00CS\x06\x00STUDY \x10\x00\x10\x00PN\x04\x00\xe9\xff*A",
-    "null": b"\x08\x00\x52\x00CS\x06\x00STUDY \x10\x00\x20\x00LO\x04\x00\0'; ",
-    "deep": b"\x08\x00\x52\x00CS\x06\x00STUDY "
-    + (b"\x08\x00\x15\x11SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff" * 4000),
+    "sequence in a number": LEVEL + b"\x20\x00\x11\x00SQ\0\0\x08\0\0\0\xfe\xff\x00\xe0\0\0\0\0",
+    "a number that is none": LEVEL + b"\x28\x00\x08\x00IS\x04\x00bad ",
+    "character set": b"\x08\x00\x05\x00CS\x04\x00\xff\xfe??"
+    + LEVEL
+    + b"\x10\x00\x10\x00PN\x04\x00\xe9\xff*A",
+    "null": LEVEL + b"\x10\x00\x20\x00LO\x04\x00\0'; ",
+    "deep": LEVEL + OPEN_SEQUENCE * 4000,
 }
 
 
@@ -258,7 +262,8 @@ def test_a_hostile_identifier_is_answered_and_nothing_else_happens(
             statuses.append(answer.Status)
         association._reactor_checkpoint.set()
         assert statuses[-1] in (0x0000, 0xA700, 0xA900, 0xC000)
-        assert association.send_c_find(identifier("STUDY", PatientID="N1"), FIND) is not None
+        after = told(association.send_c_find(identifier("STUDY", PatientID="N1"), FIND))
+        assert (after.status, ids(after)) == (0x0000, {"N1"})
     assert "Traceback" not in capfd.readouterr().err
 
 

@@ -27,7 +27,13 @@ from dicom_io.phantom import PhantomView, write_study
 from dicom_io.sr import build_sr
 from tests.support.shared import shared_path
 from tests.support.sources import make_run, mammogram, random_findings, source, tomosynthesis
-from tests.support.validators import dcentvfy_errors, dciodvfy_errors, dsrdump, pixelmed_sr_errors
+from tests.support.validators import (
+    beyond_procedure,
+    dcentvfy_errors,
+    dciodvfy_errors,
+    dsrdump,
+    pixelmed_sr_errors,
+)
 
 pytestmark = pytest.mark.system
 

@@ -42,6 +42,7 @@ class Script:
     failures: Mapping[str, int] = field(default_factory=dict)
     reports: str = "same"
     node_port: int = 0
+    hangs: bool = False  # a report is not answered before the peer is closed, or the script another
 
 
 class CommitPeer:
@@ -51,6 +52,7 @@ class CommitPeer:
         self.script = script
         self.reports: list[Report] = []
         self.asked: list[tuple[str, tuple[str, ...]]] = []  # transactions, with their objects
+        self._closing = threading.Event()
         self._threads: list[threading.Thread] = []
         self._entity = AE(AE_TITLE)
         self._entity.acse_timeout = self._entity.dimse_timeout = 30
@@ -68,6 +70,7 @@ class CommitPeer:
 
     def close(self) -> None:
         """End every association and the peer."""
+        self._closing.set()
         for thread in self._threads:
             thread.join(30)
         self._entity.shutdown()
@@ -114,6 +117,8 @@ class CommitPeer:
         roles = event.assoc.requestor.role_selection
         scp = event.assoc.is_acceptor and PushModel in roles and bool(roles[PushModel].scp_role)
         self.reports.append(Report(event.event_type, str(told.TransactionUID), objects, scp))
+        while self.script.hangs and event.assoc.is_established and not self._closing.wait(0.05):
+            pass
         statuses = self.script.report_statuses
         return statuses[min(len(self.reports), len(statuses)) - 1], None
 

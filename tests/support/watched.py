@@ -109,3 +109,9 @@ def _answers(client: httpx.Client) -> bool:
         return client.get("/static/style.css").status_code == 200
     except httpx.ConnectError:
         return False
+
+
+def peak_rss_bytes() -> int:
+    """The most memory that this process ever had resident."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024
