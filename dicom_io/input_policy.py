@@ -164,7 +164,8 @@ POLICIES: Final = (
     ),
     Policy(
         "2D mammogram For Presentation, full-field or synthesized",
-        "Read as a volume of one slice.",
+        "Read as a volume of one slice: by the model of `TOMONODE_WEIGHTS_2D` where there is one "
+        "(`test_model_of_mammograms.py`), else by the one that reads tomosynthesis.",
         "its own entry in the report, whose image library tells one from the other where the header does",
         "test_input_forms.py::test_the_library_of_the_report_lists_what_was_read_and_what_was_not",
     ),

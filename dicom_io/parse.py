@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 import pydicom.config
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.errors import BytesLengthException
 from pydicom.filereader import read_dataset
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -58,6 +59,7 @@ PARSE_ERRORS = (
     ValueError,
     struct.error,
     zlib.error,
+    BytesLengthException,
 )
 
 
@@ -252,15 +254,18 @@ def _find_start(file: BinaryIO) -> tuple[str, int]:
         raise UnreadableDataset("not a DICOM file: no DICM prefix and no data set at its start")
     start = 132 if head[128:] == b"DICM" else 0
     file.seek(start)
-    meta = read_elements(
-        file,
-        ExplicitVRLittleEndian,
-        stop_when=lambda tag, _vr, _length: tag >> 16 != 2,
-        defer_size=VALUE_LIMIT,
-    )
+    seen: set[int] = set()
+
+    def ended(tag: int, _vr: str | None, _length: int) -> bool:
+        """At the data set, which may bring elements of group 0002 of its own: they say nothing of the file."""
+        over = tag >> 16 != 2 or tag in seen
+        seen.add(tag)
+        return over
+
+    meta = read_elements(file, ExplicitVRLittleEndian, stop_when=ended, defer_size=VALUE_LIMIT)
     start = file.tell() if len(meta) else start
-    syntax = str(meta.get("TransferSyntaxUID") or "").strip()
-    if syntax:
+    stated = meta.get("TransferSyntaxUID")
+    if isinstance(stated, str) and (syntax := stated.strip(" \0")):
         return syntax, start
     file.seek(start)
     first = file.read(6)

@@ -197,6 +197,14 @@ def answered_by_peer(
     return True
 
 
+def is_answered(session: Session, transaction_uid: str) -> bool:
+    """Whether a peer has answered what we asked."""
+    state = select(Commitment.state).where(
+        Commitment.direction == OUT, Commitment.transaction_uid == transaction_uid
+    )
+    return session.execute(state).scalar_one_or_none() == CommitmentState.DONE
+
+
 def _summary(row: Commitment) -> tuple[str, bool]:
     """An answer in a line, and whether every object is committed."""
     name = row.peer.name if row.peer is not None else row.ae_title

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
-from node import outbox, peers, probe, pulls, redis_server, registry, schema
+from node import certificates, outbox, peers, probe, pulls, redis_server, registry, schema
 from node.blobs import BlobStore, sha256_of
 from node.catalogue.rows import without_row
 from node.commitments import OUT
@@ -25,7 +25,7 @@ from node.errors import NodeError
 from node.exchange_models import Commitment, CommitmentItem, Pull
 from node.learning_models import ModelVersion
 from node.lifecycle import CommitmentState, DeliveryState, ModelState, PullState, RunState
-from node.model_version import model_version
+from node.model_version import model_version, model_version_2d
 from node.models import Delivery, Run
 from node.rules import apply as routing
 from node.rules.parse import Parsed
@@ -53,22 +53,24 @@ def examine(settings: Settings) -> Iterator[Check]:
     yield _guarded("weights", lambda: _weights(settings))
     database = _guarded("database", lambda: _database(settings))
     yield database
+    names_known = False
     if database.ok:
         migrations = _guarded("migrations", lambda: _migrations(settings))
         yield migrations
-        if migrations.ok:
+        if names_known := migrations.ok:
             yield _guarded("model", lambda: _model(settings))
             yield _guarded("work", lambda: _work(settings))
             yield _guarded("catalogue", lambda: _catalogue(settings))
-            yield _guarded("rules", lambda: _rules(settings))
             yield _guarded("commitments", lambda: _commitments(settings))
             yield _guarded("pulls", lambda: _pulls(settings))
             yield from _peers(settings)
+    yield _guarded("rules", lambda: _rules(settings, names_known))
     broker = _guarded("broker", lambda: _broker(settings))
     yield broker
     if broker.ok:
         for queue in (outbox.INFER[1], outbox.DELIVER[1]):
             yield _guarded(f"worker {queue}", lambda queue=queue: _workers(settings, queue))  # type: ignore[misc]
+    yield from (Check(**vars(found)) for found in certificates.examine(settings))
     yield _guarded("listener", lambda: _listener(settings))
     yield _guarded("web", lambda: _web(settings))
 
@@ -98,12 +100,12 @@ def _blob_store(settings: Settings) -> Check:
 
 
 def _weights(settings: Settings) -> Check:
-    version = model_version(settings)
+    version, flat = model_version(settings), model_version_2d(settings)
+    said = f"; for mammograms {flat} in {settings.weights_2d}" if flat else ""
     if settings.weights is None:
-        return Check(
-            "weights", True, f"{version}: none configured, so untrained; scores mean nothing"
-        )
-    return Check("weights", True, f"{version} in {settings.weights}")
+        untrained = f"{version}: none configured, so untrained; scores mean nothing"
+        return Check("weights", True, untrained + said)
+    return Check("weights", True, f"{version} in {settings.weights}{said}")
 
 
 def _database(settings: Settings) -> Check:
@@ -182,7 +184,7 @@ def _catalogue(settings: Settings) -> Check:
     return Check("catalogue", not missing, found if missing else "complete", mend)
 
 
-def _rules(settings: Settings) -> Check:
+def _rules(settings: Settings, names_known: bool) -> Check:
     if settings.rules is None:
         return Check("rules", True, "none: the active model reads every study, for every peer")
     path = settings.rules
@@ -191,10 +193,10 @@ def _rules(settings: Settings) -> Check:
         with db.reading() as session:
             return routing.read(path, routing.known(session, settings))
 
-    found = _ask(settings, look)
+    found = _ask(settings, look) if names_known else routing.read(path, None)
     if not found.faults:
         return Check("rules", True, f"{len(found.rules)} in {path}")
-    mend = "mend it and see `tomonode rules check`; meanwhile the last good rules are in force"
+    mend = "mend it (`tomonode rules check`): a running node goes on with the last good rules, none starts with it"
     return Check("rules", False, found.faults[0], mend)
 
 

@@ -9,13 +9,14 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial
 from typing import Any
 
 from pynetdicom import AE, _config, evt
+from pynetdicom.association import Association
 from pynetdicom.events import Event
 from pynetdicom.transport import ThreadedAssociationServer
 from structlog.contextvars import get_contextvars
@@ -115,6 +116,7 @@ class Listener:
         self._sweep()
         bound = [
             (evt.EVT_CONN_OPEN, self._on_connection),
+            (evt.EVT_CONN_CLOSE, _on_closed),
             (evt.EVT_REQUESTED, self._on_request),
             (evt.EVT_REJECTED, self._on_rejected),
             *self._handlers,
@@ -196,6 +198,8 @@ class Listener:
             association, partial(storage.open_file, self._resources)
         )
         serving.take_over(association, self._operations)
+        reader = association.dul
+        reader._target = partial(_read, association, reader.run_reactor)
         self.associations.add(OpenAssociation(association, association.dimse))
         connection = association.dul.socket.socket
         association.dul.socket.recv = partial(receive, connection, self._pdu_limit)
@@ -226,6 +230,26 @@ class Listener:
     def _on_rejected(self, event: Event) -> None:
         said = event.assoc.acceptor.primitive
         self._log().warning("association refused", **_who(event), reason=said.reason_str)
+
+
+def _on_closed(event: Event) -> None:
+    _wait_no_more(event.assoc)
+
+
+def _read(association: Association, run_reactor: Callable[[], None]) -> None:
+    """What reads the connection; a request that it cannot decode ends it."""
+    try:
+        run_reactor()
+    finally:
+        _wait_no_more(association)
+
+
+def _wait_no_more(association: Association) -> None:
+    """A peer that has gone before it asked for an association (a port scan, a look whether we live), or asked nonsense,
+    holds no place: pynetdicom would wait for its request until the ACSE time-out."""
+    waiting = association.requestor.primitive is None and association.dul.to_user_queue.empty()
+    if association.is_acceptor and waiting:
+        association.dul.to_user_queue.put(None)  # as if that time were over
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from node.runs import Failure, back_off
 
 OPERATOR, PRIOR, MISSING = "operator", "prior", "missing"
 _LIVE = (PullState.PENDING, PullState.RUNNING)
+_LATE = timedelta(hours=1)  # objects that a peer still sends after its last answer
 _AT_ONCE = 500  # UIDs in one query
 
 
@@ -33,6 +34,7 @@ class Claim:
     attempt: int
     study_uid: str
     source: Destination
+    allowed: bool  # it is still a peer to fetch from
 
 
 def order(
@@ -109,7 +111,9 @@ def claim(db: Database, pull_id: uuid.UUID, worker: str, settings: Settings) -> 
         if not changed:
             return None
         pull = session.get_one(Pull, pull_id)
-        return Claim(pull.id, pull.attempt, pull.study_uid, destination_of(pull.peer))
+        source = destination_of(pull.peer)
+        allowed = pull.peer.enabled and pull.peer.queried
+        return Claim(pull.id, pull.attempt, pull.study_uid, source, allowed)
 
 
 def heartbeat(db: Database, pull_id: uuid.UUID, attempt: int, settings: Settings) -> bool:
@@ -282,14 +286,20 @@ def note_arrival(
 ) -> None:
     """Keep whether a study came by our pulls alone, at a new object of it, in the caller's transaction.
 
-    An object came by a pull while one of its study runs, and later, where its sender is the peer that was asked. The
-    first object decides; a new image that somebody sent makes it a received study, which is read.
+    An object came by a pull while one of its study runs, and a while later, where its sender is the peer that had it.
+    The first object decides; a new image that somebody sent makes it a received study, which is read.
     """
+    late = and_(
+        Peer.ae_title == calling_ae.strip(),
+        Pull.expected.is_not(None),
+        Pull.state != PullState.CANCELLED,
+        or_(Pull.finished_at.is_(None), Pull.finished_at > at - _LATE),
+    )
     by_pull = session.execute(
         select(Pull.id)
         .join(Peer, Peer.id == Pull.peer_id)
         .where(Pull.study_uid == study.study_uid)
-        .where(or_(Pull.state == PullState.RUNNING, Peer.ae_title == calling_ae.strip()))
+        .where(or_(Pull.state == PullState.RUNNING, late))
         .limit(1)
     ).first()
     if study.pulled and by_pull is None and is_image:

@@ -65,7 +65,7 @@ def tick(db: Database, settings: Settings, model_version: str, send: outbox.Send
     """
     with db.transaction() as session:
         at = now(session)
-        rules.in_force(session, settings)  # says at once where the file was broken
+        rules.watch(session, settings)
         studies.close_due(session, settings, registry.answering(session, model_version), at)
         runs.reap(session, at)
         deliveries.reap(session, at)

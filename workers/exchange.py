@@ -153,6 +153,8 @@ class _Fetching:
     def body(self, check: Check) -> bool:
         """Ask what there is, have it sent, and look whether it is here."""
         held, settings = self._held, self._settings
+        if not held.allowed:
+            raise PeerRefused(f"{held.source.name} is no peer to fetch from any more")
         self._wanted = query.objects_of(held.source, held.study_uid, settings, check)
         if not self._wanted:
             raise PeerRefused(f"{held.source.name} has no study {held.study_uid}")

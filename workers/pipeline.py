@@ -78,7 +78,7 @@ def run_context(readers: Readers, run_id: str, created_at: datetime, station: st
             serial_number=station,
             station_name=station,
         ),
-        flat=flat and Reader(flat.algorithm(), flat.operating_point),
+        flat=None if flat is None else Reader(flat.algorithm(), flat.operating_point),
     )
 
 

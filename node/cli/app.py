@@ -28,7 +28,7 @@ from node.cli import (
 )
 from node.cli.context import database, open_database
 from node.config import load_settings
-from node.model_version import model_version
+from node.model_version import model_version, model_version_2d
 from node.rules import apply as routing
 from node.supervisor import Supervisor
 
@@ -86,6 +86,7 @@ def up(ready_fd: ReadyFd = None) -> None:
     """
     settings = load_settings()
     model_version(settings)  # weights that cannot be read are said now, not by a worker's log
+    model_version_2d(settings)
     if settings.blob_url:
         from node.remote import Remote  # fsspec, which one host can do without
 

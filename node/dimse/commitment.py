@@ -45,6 +45,10 @@ from node.ingest import ShuttingDown
 _COMMENT_LIMIT = 64  # Error Comment (0000,0902) is LO: PS3.5 table 6.2-1
 
 
+# Reports that wait for their answer in this process: who asks on and on must not fill it with threads.
+_TELLING = threading.BoundedSemaphore(32)
+
+
 class NoSuchClass(Permanent):
     """The request is not of the Storage Commitment Push Model."""
 
@@ -110,10 +114,11 @@ def on_action(event: Event, resources: Resources) -> tuple[Dataset, None]:
             return _refusal("commitment refused", error, facts), None
         with suppress(OSError):
             log.get().info("commitment asked for", **facts)
-        teller = _Teller(resources, Reports.of(association), event.context.context_id)
-        threading.Thread(
-            target=copy_context().run, args=(teller.tell, commitment_id), daemon=True
-        ).start()
+        if _TELLING.acquire(blocking=False):  # else the delivery worker tells it
+            teller = _Teller(resources, Reports.of(association), event.context.context_id)
+            threading.Thread(
+                target=copy_context().run, args=(teller.tell, commitment_id), daemon=True
+            ).start()
     return _status(0x0000), None
 
 
@@ -198,6 +203,8 @@ class _Teller:
                 commitment_claims.put_back(db, held)
         except Exception as error:  # noqa: BLE001 - the end of a thread
             log.get().warning("commitment not told", code=type(error).__name__)
+        finally:
+            _TELLING.release()
 
     def _tell(self, held: Claim) -> bool:
         decided = vouching.of_claim(self._resources.db, self._resources.store, held)

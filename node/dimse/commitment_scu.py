@@ -11,7 +11,7 @@ from pynetdicom import evt
 from pynetdicom.events import Event
 
 from node.association import lost
-from node.commitments import SAME_ASSOCIATION_S, Decided, Reference, reason
+from node.commitments import SAME_ASSOCIATION_S, Decided, Reference, is_answered, reason
 from node.config import Settings
 from node.db import Database
 from node.deliveries import Destination
@@ -28,7 +28,7 @@ from node.dimse.sending import association_to
 from node.errors import PeerRefused, PeerUnavailable
 
 _CONTEXTS = [(PUSH_MODEL, SYNTAXES)]
-_STEP_S = 0.05
+_STEP_S = 0.25
 # Statuses (PS3.7 annex C) after which the same may be taken later; any other is a refusal for good.
 _LATER = frozenset({0x0110, 0x0213, 0x0210})
 
@@ -72,6 +72,9 @@ def ask(
         end = time.monotonic() + min(SAME_ASSOCIATION_S, settings.lease_s)
         while time.monotonic() < end and association.is_established and not told.is_set():
             told.wait(_STEP_S)
+            with db.reading() as session:  # by another association, to the listener
+                if not came.is_set() and is_answered(session, transaction_uid):
+                    break
     return came.is_set()
 
 

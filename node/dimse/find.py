@@ -61,35 +61,36 @@ def on_find(resources: Resources, request: Request) -> None:
             asked.require_upper()
             matches = _matches(resources, asked)
             limit = resources.settings.query_limit
-            status = _pending_status(asked)
+            pending = _pending_status(asked)
             for match in matches[:limit]:
                 if request.cancelled or not request.alive:
                     break
                 answer = answer_of(match, asked, resources.settings.ae_title)
-                request.respond(status, identifier=answer)
+                request.respond(pending, identifier=answer)
                 sent += 1
-            last = _last(request, sent, len(matches), limit)
+            status, comment = _last(request, sent, len(matches), limit)
+            if request.alive:
+                request.respond(status, comment=comment)
         except Refused as refusal:
-            last = refusal
-        if request.alive:
-            last.tell(request)
+            status, comment = refusal.status, str(refusal)
+            refusal.tell(request)
         log.get().info(
             "query answered",
             calling_ae=request.calling_ae,
             count=sent,
-            status=f"0x{last.status:04X}",
-            reason=str(last),
+            status=f"0x{status:04X}",
+            reason=comment,
             seconds=round(time.monotonic() - started, 3),
         )
 
 
-def _last(request: Request, sent: int, found: int, limit: int) -> Refused:
-    """The last response after so many matches."""
+def _last(request: Request, sent: int, found: int, limit: int) -> tuple[int, str]:
+    """Status and comment of the last response after so many matches."""
     if request.cancelled and sent < found:
-        return Refused(CANCELLED, "")
+        return CANCELLED, ""
     if found > limit:
-        return Refused(OUT_OF_RESOURCES, f"first {limit} sent, there are more; narrow the query")
-    return Refused(0x0000, "")
+        return OUT_OF_RESOURCES, f"first {limit} sent, there are more; narrow the query"
+    return 0x0000, ""
 
 
 def _matches(resources: Resources, asked: Identifier) -> list[Match]:
@@ -138,7 +139,7 @@ def _is_returned(tag: int, level: Level) -> bool:
     if keyword in ATTRIBUTES:
         return ATTRIBUTES[keyword].level <= level
     if keyword in COUNTS:
-        return COUNTS[keyword] <= level
+        return COUNTS[keyword] in (Level.STUDY, level)
     return keyword in LISTS or (tag in KEPT_TAGS and level is not Level.STUDY)
 
 

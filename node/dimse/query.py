@@ -243,6 +243,7 @@ def _wait_patiently(association: Association, limit_s: float, check: Check) -> N
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_S)
 
     def get(block: bool = False) -> tuple[Any, ...]:
+        """In place of the provider's `get_msg`."""
         if not block:
             return tuple(receive(block=False))
         while time.monotonic() < end and association.dul.is_alive():

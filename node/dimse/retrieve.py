@@ -92,8 +92,6 @@ def on_move(resources: Resources, request: Request) -> None:
                     if not _give(resources, request, association, batch, tally):
                         break
         except (NodeError, OSError) as error:
-            if not request.alive:
-                raise
             code, reason = type(error).__name__, str(error) if isinstance(error, NodeError) else ""
             log.get().warning("move cut off", peer=destination.name, code=code, reason=reason)
             tally.fail_rest()
@@ -138,7 +136,8 @@ def _send(
     """The status of one sub-operation; raises as `_give`."""
     try:
         path = resources.store.fetch(one.sha256)
-    except (FileNotFoundError, Transient) as error:
+        path.open("rb").close()  # while nothing of it is sent
+    except (OSError, Transient) as error:
         code = type(error).__name__
         log.get().error("object not given", sop_uid=one.sop_uid, sha256=one.sha256, code=code)
         return _FAILED

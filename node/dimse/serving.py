@@ -15,7 +15,9 @@ from typing import Any
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import C_CANCEL
 from pynetdicom.dsutils import encode
+from pynetdicom.pdu_primitives import A_ABORT, A_P_ABORT, A_RELEASE
 from pynetdicom.presentation import PresentationContext
 
 from node import log
@@ -53,8 +55,9 @@ class Request:
     def alive(self) -> bool:
         """Whether there is still somebody to answer."""
         association = self.association
-        gone = association.acse.is_aborted() or association.acse.is_release_requested()
-        return association.is_established and association.dul.is_alive() and not gone
+        # looked at and left for the reactor, which answers a release
+        ends = isinstance(association.dul.peek_next_pdu(), A_RELEASE | A_ABORT | A_P_ABORT)
+        return association.is_established and association.dul.is_alive() and not ends
 
     def respond(
         self,
@@ -110,6 +113,12 @@ def take_over(association: Association, operations: Mapping[type, Operation]) ->
     theirs = association._serve_request
 
     def serve(message: Any, context_id: int) -> None:
+        cancel = isinstance(message, C_CANCEL)
+        if not (cancel or message.is_valid_request or message.is_valid_response):
+            # Without a class, a UID or an id there is nothing to answer to, and pynetdicom would let the peer wait.
+            log.get().warning("request aborted", code=type(message).__name__)
+            association.abort(block=False)
+            return
         operation = operations.get(type(message))
         context = association._accepted_cx.get(context_id)
         if (

@@ -117,21 +117,31 @@ def in_force(session: Session, settings: Settings) -> tuple[Rule, ...]:
     Raises:
         ConfigError: the file cannot be used, and no good one was ever read.
     """
+    return _current(session, settings)[0]
+
+
+def watch(session: Session, settings: Settings) -> None:
+    """Take up an edit of the file; where it has a fault, log it, once. Raises ConfigError as `in_force` does."""
+    fault = _current(session, settings)[1]
+    if fault:
+        _complain(fault)
+
+
+def _current(session: Session, settings: Settings) -> tuple[tuple[Rule, ...], str]:
+    """The rules in force, and what is wrong with the file, "" for nothing."""
     if settings.rules is None:
-        return ()
+        return (), ""
     last, content = _load(kept_copy(settings), None)
     if not last.faults and content == _bytes(settings.rules):
-        return last.rules
+        return last.rules, ""
     found, content = _load(settings.rules, known(session, settings))
     if not found.faults:
         with suppress(OSError):  # without room for the copy they are in force all the same
             _keep(settings, content)
-        log.get().info("routing rules read", path=str(settings.rules), count=len(found.rules))
-        return found.rules
+        return found.rules, ""
     if last.faults:
         raise ConfigError(_summary(found))
-    _complain(_summary(found))
-    return last.rules
+    return last.rules, _summary(found)
 
 
 def decide(session: Session, study: Study, settings: Settings, answering: str) -> Decision:

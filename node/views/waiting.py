@@ -36,7 +36,11 @@ def why(facts: Facts, settings: Settings, at: datetime) -> str:
     if facts.status == "excluded":
         return facts.study.excluded_reason or ""
     if facts.status == "done":
-        return "results stay here: no peer was enabled when the run ended"
+        by_rule = (run.route or {}).get("rule") if run is not None else None
+        because = (
+            f"routing rule {by_rule!r}" if by_rule else "no peer was enabled when the run ended"
+        )
+        return f"results stay here: {because}"
     if facts.status in ("delivering", "delivery failed"):
         return _deliveries(facts.deliveries, settings, at)
     if run is None or facts.status == "not read":
@@ -49,10 +53,14 @@ def why(facts: Facts, settings: Settings, at: datetime) -> str:
 
 
 def _not_read(study: Study) -> str:
-    because = (
-        "fetched by us, not sent to be read" if study.pulled else "closed without a run by a rule"
+    if study.pulled:
+        return (
+            "no model was run: fetched by us, not sent to be read; `tomonode study retry` runs one"
+        )
+    return (
+        "no model was run: a routing rule wants none (the history says which); change the rules, then"
+        " `tomonode study retry`"
     )
-    return f"no model was run: {because}; `tomonode study retry` runs one"
 
 
 def _receiving(verdict: Verdict | None) -> str:

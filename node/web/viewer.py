@@ -124,8 +124,13 @@ def policy(index: str) -> str:
     )
 
 
-def configuration() -> str:
-    """The viewer's configuration: this node's DICOMweb as the only source, no list of studies (ours is the list)."""
+def configuration(*, whole_segmentations: bool = False) -> str:
+    """The viewer's configuration: this node's DICOMweb as the only source, no list of studies (ours is the list).
+
+    OHIF 3.13.2 would take a segmentation as a whole and unpack it with the bits of a byte in the wrong order, which
+    shows where frames do not end on a byte. Asked for one by one, they come right; `whole_segmentations` is for a
+    server that does not give single frames of one bit.
+    """
     config: dict[str, Any] = {
         "name": "tomonode",
         "routerBasename": None,
@@ -159,6 +164,7 @@ def configuration() -> str:
                     "singlepart": "",
                     "bulkDataURI": {"enabled": True},
                     "omitQuotationForMultipartRequest": True,
+                    "loadMultiframeAsPart10": whole_segmentations,
                 },
             }
         ],

@@ -7,7 +7,7 @@ every frame, so that an overlay on another frame's disc, or mirrored, or turned,
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ pytestmark = pytest.mark.system
 
 TOLERANCE_PX = 3.0
 IMAGES = len(VIEWS)
+# Orthanc 1.10.1 gives no frames of one bit, and OHIF reads whole objects as they are only where frames end on a byte.
+ALIGNED = [replace(view, columns=disc_study.EVEN) for view in VIEWS[1:3]]
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,11 @@ def node(room: Room) -> Iterator[Ohif]:
 
 @pytest.fixture(scope="module")
 def through_orthanc(room: Room) -> Iterator[Ohif]:
-    """The same study in the same viewer, all of it stored in Orthanc by STOW-RS."""
+    """A study like it in the same viewer, all of it stored in Orthanc by STOW-RS."""
     orthanc_server.program()
     base = f"http://127.0.0.1:{(port := free_port())}"
-    everything = [*room.study.images, *(result.path for result in room.study.segmentations)]
+    study = disc_study.make(room.folder / "aligned", ALIGNED)
+    everything = [*study.images, *(result.path for result in study.segmentations)]
     with orthanc(room.network, room.folder / "orthanc") as archive:
         store(room, archive.dicom_web_url, everything)
         host = archive.dicom_web_url.removesuffix("/dicom-web")
@@ -85,7 +88,7 @@ def through_orthanc(room: Room) -> Iterator[Ohif]:
         log = room.folder / "front.log"
         with module_server(room.network, words, f"{base}/viewer", log, None):
             page = Ohif(room.browser, base)
-            page.open(room.study.study_uid, len(everything))
+            page.open(study.study_uid, len(everything))
             yield page
             page.close()
 
@@ -119,7 +122,7 @@ def test_the_overlay_lies_on_the_lesion(node: Ohif, view: DiscView) -> None:
     look(node, view)
 
 
-@pytest.mark.parametrize("view", [VIEWS[1], VIEWS[2]], ids=lambda view: view.name)
+@pytest.mark.parametrize("view", ALIGNED, ids=lambda view: view.name)
 def test_the_overlay_lies_on_the_lesion_through_orthanc(
     through_orthanc: Ohif, view: DiscView
 ) -> None:
@@ -166,7 +169,8 @@ def look(page: Ohif, view: DiscView) -> None:
             continue
         (centre, area), (disc, disc_area) = largest(overlay), discs[frame]
         assert np.linalg.norm(centre - disc) <= TOLERANCE_PX, f"frame {frame + 1}: {centre}, {disc}"
-        assert 0.8 < area / disc_area < 1.4
+        assert (overlay & bright(without[frame])).sum() > 0.97 * disc_area
+        assert area < 1.2 * disc_area
         assert abs(disc_area / (np.pi * (zoom * disc_study.RADIUS) ** 2) - 1) < 0.2
 
 

@@ -14,6 +14,6 @@ from tests.support.watched import Watched, watched
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     """A listener and a web server that have stored an object already."""
     home = tmp_path_factory.mktemp("fuzzed")
-    with watched(make_settings(home / "var", max_associations=20, acse_timeout_s=5)) as running:
+    with watched(make_settings(home / "var", max_associations=20)) as running:
         running.good(home)
         yield running

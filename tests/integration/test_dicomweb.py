@@ -563,6 +563,7 @@ def test_the_viewer_is_served_where_it_is_installed(settings: Settings) -> None:
         assert web.get("/assets/x.svg").status_code == 200
         config = web.get("/app-config.js")
         assert '"wadoRoot": "/dicom-web"' in config.text
+        assert '"loadMultiframeAsPart10": false' in config.text  # it would be drawn as stripes
         assert "not for clinical use" in config.text
         for path in ("/sw.js", "/init-service-worker.js", "/notes.txt", "/assets/../notes.txt"):
             assert web.get(path).status_code == 404, path

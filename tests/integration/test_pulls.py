@@ -249,6 +249,43 @@ def test_the_lease_of_a_long_pull_is_kept_and_a_killed_workers_ends(
         assert node.fetch(pull) == "done"
 
 
+def test_a_peer_that_ends_in_the_middle_is_asked_for_the_rest(node: Node, tmp_path: Path) -> None:
+    study_uid, files = a_study(tmp_path)
+    with query_peer(files, node.script(aborts=True)) as pacs:
+        pull = node.order(pacs, study_uid)
+        assert node.fetch(pull) == "PENDING"
+        error = node.row(pull.id).error
+        assert error is not None
+        assert "ended the association" in error
+        pacs.script = node.script()
+        assert node.fetch(pull) == "done"
+    assert [level for level, *_ in pacs.moves[1:]] == ["SERIES"] * 2
+
+
+def test_a_study_whose_pull_was_cancelled_or_vain_is_read_when_it_is_sent(
+    node: Node, tmp_path: Path
+) -> None:
+    study_uid, files = a_study(tmp_path, 2)
+    with query_peer([], node.script()) as pacs:
+        assert node.fetch(node.order(pacs, study_uid)) == "FAILED"
+        cancelled = node.order(pacs, study_uid)
+        with node.db.transaction() as session:
+            pulls.cancel(session, cancelled.id, now(session))
+    assert send(node.settings, node.listener.port, *files, calling=AE_TITLE) == ["0x0000"] * 2
+    node.close(study_uid)
+    assert node.page(study_uid).row.status == "queued"
+
+
+def test_a_removed_peer_is_asked_for_nothing(node: Node, tmp_path: Path) -> None:
+    study_uid, files = a_study(tmp_path, 1)
+    with query_peer(files, node.script()) as pacs:
+        pull = node.order(pacs, study_uid)
+        with node.db.transaction() as session:
+            peers.remove(session, f"pacs-{pacs.port}")
+        assert node.fetch(pull) == "FAILED"
+    assert node.row(pull.id).error == f"pacs-{pacs.port} is no peer to fetch from any more"
+
+
 def test_who_may_be_asked(node: Node) -> None:
     with node.db.transaction() as session:
         at = now(session)
@@ -321,6 +358,7 @@ def test_the_statements_run_on_both_engines(db: Database, any_settings: Settings
     assert held is not None
     factory = Factory(db, any_settings)
     factory.arrive("1.2.3")
+    assert held.allowed
     assert pulls.heartbeat(db, pull_id, held.attempt, any_settings)
     assert pulls.note(db, held, 2, 1)
     assert pulls.finish(db, held, 2)

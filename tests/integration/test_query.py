@@ -12,8 +12,10 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom import AE, evt
+from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_FIND
 from pynetdicom.events import Event
+from pynetdicom.pdu_primitives import A_RELEASE
 from pynetdicom.presentation import build_context
 
 from dicom_io.phantom import PhantomView, write_study
@@ -173,6 +175,7 @@ def test_an_identifier_that_cannot_be_is_refused_in_a_line(
         ("STUDY", {"PatientComments": ""}, 0xFF01),  # not known here
         ("STUDY", {"Modality": ""}, 0xFF01),  # of a level below: not returned
         ("STUDY", {"NumberOfSeriesRelatedInstances": None}, 0xFF01),
+        ("SERIES", {"NumberOfSeriesRelatedInstances": None}, 0xFF00),
         ("SERIES", {"Manufacturer": "", "PatientName": ""}, 0xFF00),
         ("SERIES", {"Manufacturer": "Nobody"}, 0xFF01),  # returned, not matched
         ("SERIES", {"RequestAttributesSequence": [Dataset()]}, 0xFF01),
@@ -212,10 +215,7 @@ def test_a_cancelled_query_stops(node: Node) -> None:
             wait_until(lambda: bool(event.assoc.dimse.cancel_req), 20, "C-CANCEL")
 
     with asking(node.port, [(FIND, EXPLICIT_LITTLE)]) as association:
-        mine = association.dul.socket.socket.getsockname()[1]
-        opened = node.listener.associations.all()
-        [theirs] = [o.association for o in opened if o.association.requestor.port == mine]
-        theirs.bind(evt.EVT_DIMSE_SENT, hold)
+        accepted_by(node, association).bind(evt.EVT_DIMSE_SENT, hold)
         responses = association.send_c_find(identifier("STUDY", PatientID=""), FIND, msg_id=7)
         first = next(responses)
         association.send_c_cancel(7, 1)
@@ -226,6 +226,7 @@ def test_a_cancelled_query_stops(node: Node) -> None:
 
 
 LEVEL = b"\x08\x00\x52\x00CS\x06\x00STUDY "
+ANY_ID = b"\x10\x00\x20\x00LO\x00\x00"
 OPEN_SEQUENCE = b"\x08\x00\x15\x11SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff"
 HOSTILE = {
     "nothing": None,
@@ -249,12 +250,9 @@ def test_a_hostile_identifier_is_answered_and_nothing_else_happens(
 ) -> None:
     content = HOSTILE[name]
     with asking(node.port, [(FIND, EXPLICIT_LITTLE)]) as association:
-        request = C_FIND()
-        request.MessageID, request.AffectedSOPClassUID, request.Priority = 1, FIND, 2
-        request.Identifier = None if content is None else BytesIO(content)
         association._reactor_checkpoint.clear()
         wait_until(lambda: association._is_paused, 5, "the association to pause")
-        association.dimse.send_msg(request, 1)
+        association.dimse.send_msg(query(content), 1)
         statuses = [0xFF00]
         while statuses[-1] in (0xFF00, 0xFF01):
             _, answer = association.dimse.get_msg(block=True)
@@ -265,6 +263,46 @@ def test_a_hostile_identifier_is_answered_and_nothing_else_happens(
         after = told(association.send_c_find(identifier("STUDY", PatientID="N1"), FIND))
         assert (after.status, ids(after)) == (0x0000, {"N1"})
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_release_before_the_answers_is_answered(node: Node) -> None:
+    second = iter([False, True])
+
+    def hold(event: Event) -> None:
+        """Between the second response and the third, the node waits until the A-RELEASE is here."""
+        if next(second, False):
+            wait_until(lambda: event.assoc.dul.peek_next_pdu() is not None, 20, "A-RELEASE")
+
+    with asking(node.port, [(FIND, EXPLICIT_LITTLE)]) as association:
+        accepted_by(node, association).bind(evt.EVT_DIMSE_SENT, hold)
+        association._reactor_checkpoint.clear()
+        wait_until(lambda: association._is_paused, 5, "the association to pause")
+        association.dimse.send_msg(query(b"".join([LEVEL, ANY_ID])), 1)
+        association.acse.send_release()
+        wait_until(lambda: released(association), 20, "the answer to A-RELEASE")
+        assert association.dimse.msg_queue.qsize() <= 2
+        association._reactor_checkpoint.set()
+
+
+def released(association: Association) -> bool:
+    said = association.dul.peek_next_pdu()
+    return isinstance(said, A_RELEASE) and said.result == "affirmative"
+
+
+def accepted_by(node: Node, association: Association) -> Association:
+    """The node's side of an association."""
+    mine = association.dul.socket.socket.getsockname()[1]
+    opened = node.listener.associations.all()
+    [theirs] = [o.association for o in opened if o.association.requestor.port == mine]
+    return theirs
+
+
+def query(content: bytes | None) -> C_FIND:
+    """A request with these bytes for an identifier."""
+    request = C_FIND()
+    request.MessageID, request.AffectedSOPClassUID, request.Priority = 1, FIND, 2
+    request.Identifier = None if content is None else BytesIO(content)
+    return request
 
 
 def test_only_who_may_connect_may_ask(tmp_path: Path) -> None:

@@ -27,12 +27,12 @@ from tests.support.loopback import Loopback, loopback
 from tests.support.node_process import free_port
 from tests.support.objects import data_set_bytes
 from tests.support.orthanc_server import Orthanc, orthanc
-from tests.support.services import wait_until
 
 pytestmark = pytest.mark.system
 
 VIEWS = [("L", "CC"), ("L", "MLO"), ("R", "CC"), ("R", "MLO")]
 SHAPE = (12, 60, 40)
+FIRST_RESPONSE = b"I: Received Move Response 1\n"
 
 
 @dataclass(frozen=True)
@@ -133,26 +133,16 @@ def by_uid(folder: Path) -> dict[str, Path]:
     return {str(dcmread(path, stop_before_pixels=True).SOPInstanceUID): path for path in folder.iterdir()}  # fmt: skip
 
 
-def test_getscu_writes_what_was_stored(scene: Scene, tmp_path: Path) -> None:
-    done = scene.retrieve("getscu", "+xv", "+B", "-od", tmp_path)
-    assert done.returncode == 0, done.stdout
-    came = by_uid(tmp_path)
-    assert set(came) == set(scene.sent)
-    for uid, path in came.items():
-        assert data_set_bytes(path.read_bytes()) == scene.sent[uid]
-
-
-def test_getscu_that_takes_implicit_alone_gets_the_same_pixels(
+def test_getscu_gets_every_view_also_where_it_would_rather_have_another_syntax(
     scene: Scene, tmp_path: Path
 ) -> None:
-    done = scene.retrieve("getscu", "+xi", "-od", tmp_path)
+    done = scene.retrieve("getscu", "+xv", "+B", "-od", tmp_path)  # JPEG 2000, or else native
     assert done.returncode == 0, done.stdout
     came = by_uid(tmp_path)
     assert set(came) == set(scene.sent)
     for uid, path in came.items():
-        dataset = dcmread(path)
-        assert dataset.file_meta.TransferSyntaxUID == IMPLICIT_LITTLE
-        assert dataset.PixelData == scene.pixels[uid]
+        assert dcmread(path).file_meta.TransferSyntaxUID == EXPLICIT_LITTLE
+        assert dcmread(path).PixelData == scene.pixels[uid]
 
 
 def test_movescu_has_storescp_get_what_was_stored(scene: Scene, tmp_path: Path) -> None:
@@ -167,6 +157,24 @@ def test_movescu_has_storescp_get_what_was_stored(scene: Scene, tmp_path: Path) 
     assert {uid: data_set_bytes(path.read_bytes()) for uid, path in came.items()} == scene.sent
 
 
+def test_a_storescp_that_takes_implicit_alone_gets_the_same_pixels(
+    scene: Scene, tmp_path: Path
+) -> None:
+    with storescp(scene.network, tmp_path / "took", ["+xi", "+B"]) as peer:
+        scene.peer(peer.port)
+        try:
+            done = scene.retrieve("movescu", "-aem", dcmtk.AE_TITLE)
+        finally:
+            scene.no_peer()
+        assert done.returncode == 0, done.stdout
+        came = by_uid(peer.folder)
+    assert set(came) == set(scene.sent)
+    for uid, path in came.items():
+        dataset = dcmread(path)
+        assert dataset.file_meta.TransferSyntaxUID == IMPLICIT_LITTLE
+        assert dataset.PixelData == scene.pixels[uid]
+
+
 def test_a_storescp_that_is_killed_is_counted_as_failures(scene: Scene, tmp_path: Path) -> None:
     with storescp(scene.network, tmp_path / "took", ["+xa", "+B", "--sleep-after", "60"]) as peer:
         scene.peer(peer.port)
@@ -176,21 +184,22 @@ def test_a_storescp_that_is_killed_is_counted_as_failures(scene: Scene, tmp_path
         moving = subprocess.Popen(
             [*scene.network.command, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
+        assert moving.stdout is not None
         try:
-            wait_until(lambda: any(peer.folder.iterdir()), 30, "the first object")
+            said = list(iter(moving.stdout.readline, FIRST_RESPONSE))
+            assert said[-1] != b"", b"".join(said)  # it is in the second object, or begins it
             os.kill(peer.pid, signal.SIGKILL)
-            said, _ = moving.communicate(timeout=60)
+            rest, _ = moving.communicate(timeout=60)
         finally:
             moving.kill()
             scene.no_peer()
-    lines = [line.split(":", 2)[-1].strip() for line in said.decode(errors="replace").splitlines()]
-    last = lines[len(lines) - 1 - lines[::-1].index("Message Type                  : C-MOVE RSP") :]
-    found = {
-        words[0].strip(): words[1].strip() for line in last if len(words := line.split(":", 1)) == 2
-    }
-    assert found["Failed Suboperations"] == "4"
-    assert found["Completed Suboperations"] == "0"
-    assert found["DIMSE Status"].startswith("0xa702")
+    told = rest.decode(errors="replace").splitlines()
+    found = dict(
+        line[3:].split(":", 1) for line in told if line.startswith("D: ") and ":" in line[3:]
+    )
+    last = {name.strip(): value.strip() for name, value in found.items()}
+    assert (last["Completed Suboperations"], last["Failed Suboperations"]) == ("1", "3")
+    assert last["DIMSE Status"].startswith("0xb000")
 
 
 def test_orthanc_finds_and_fetches_the_study(scene: Scene) -> None:

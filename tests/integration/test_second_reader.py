@@ -154,6 +154,19 @@ def test_dcmqi_finds_our_scores_where_we_put_them(
         np.testing.assert_allclose(found, levels_HW.ravel() / HIGHEST, atol=1e-6)
 
 
+def test_dcmqi_finds_the_levels_of_both_labels_where_we_put_them(
+    headers: dict[str, Dataset], tmp_path: Path
+) -> None:
+    made = case(headers, "R-CC")
+    out = converted("segimage2itkimage", build_fractional(made.findings, RUN), tmp_path)
+    everywhere = np.ones(SHAPE[1:], dtype=bool)
+    for number, label in enumerate(LABELS, start=1):
+        volume = nrrd.read(out / f"{number}.nrrd")
+        for frame, levels_HW in made.levels[label].items():
+            found = volume.at(made.points_mm(frame, everywhere))
+            np.testing.assert_array_equal(found, levels_HW.ravel())
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_highdicom_pairs_the_same_masks_and_scores_with_the_same_frames(
     headers: dict[str, Dataset], name: str, tmp_path: Path

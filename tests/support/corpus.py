@@ -13,7 +13,7 @@ _LARGEST = 12 << 20  # bytes
 
 
 def corpus() -> list[Path]:
-    """Every file there is, in a fixed order: pydicom's, those of `pydicom-data` and the reference data where present."""
+    """Every file, in order: pydicom's, those of `pydicom-data`, and the reference data, where they are present."""
     roots = [Path(pydicom_data.__file__).parent, shared_root() / "data"]
     more = importlib.util.find_spec("data_store")  # the package `pydicom-data`
     if more is not None and more.origin is not None:

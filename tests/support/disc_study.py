@@ -6,6 +6,7 @@ not on it. Every view has it at another place. The last frame with a disc is not
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,14 +19,18 @@ from pydicom.dataset import Dataset
 from dicom_io.cad_sr import build_cad_sr
 from dicom_io.dbt import open_image
 from dicom_io.findings import ImageFindings, Region, Segment, SourceRef
-from dicom_io.phantom import PhantomView, Syntax, write_study
+from dicom_io.phantom import PhantomView, write_study
 from dicom_io.seg import build_seg, reference
 from dicom_io.sr import build_sr
 from dicom_io.write import write
 from tests.support.breast_objects import edited, shared_item
 from tests.support.sources import make_run
 
-SHAPE: Final = (12, 321, 253)  # a frame of one bit a pixel does not end on a byte
+SLICES, ROWS = 12, 321
+ODD, EVEN = (
+    253,
+    256,
+)  # columns: a frame of one bit a pixel ends within a byte, and at the end of one
 RADIUS: Final = 11
 _TISSUE, _BRIGHT = (150, 450), 1000
 _SCORE = 0.9
@@ -42,6 +47,7 @@ class DiscView:
     last: int
     at: tuple[int, int]
     step: tuple[int, int]
+    columns: int = ODD
 
     @property
     def name(self) -> str:
@@ -65,21 +71,21 @@ class DiscView:
     def disc(self, frame: int) -> NDArray[np.bool_]:
         """Where the disc is, (H, W)."""
         row, column = self.centre(frame)
-        rows, columns = np.ogrid[: SHAPE[1], : SHAPE[2]]
+        rows, columns = np.ogrid[:ROWS, : self.columns]
         found: NDArray[np.bool_] = (rows - row) ** 2 + (columns - column) ** 2 <= RADIUS**2
         return found
 
     @cached_property
     def volume(self) -> NDArray[np.uint16]:
         """(D, H, W): half an ellipse of tissue at the chest wall, darker towards the skin, and the disc."""
-        _, height, width = SHAPE
+        height, width = ROWS, self.columns
         rows, columns = np.ogrid[:height, :width]
         if self.laterality == "R":
             columns = width - 1 - columns
         out = ((rows - height / 2) / (height * 0.45)) ** 2 + (columns / (width * 0.8)) ** 2
         low, high = _TISSUE
         tissue = np.where(out <= 1, high - (high - low) * out, 0).astype(np.uint16)
-        volume = np.repeat(tissue[None], SHAPE[0], axis=0)
+        volume = np.repeat(tissue[None], SLICES, axis=0)
         for frame in self.frames:
             volume[frame][self.disc(frame)] = _BRIGHT
         return volume
@@ -105,7 +111,7 @@ class Result:
 
 @dataclass(frozen=True)
 class DiscStudy:
-    """The study and its results as files; `images` and `segmentations` in the order of VIEWS."""
+    """The study and its results as files; `images` and `segmentations` in the order of the views."""
 
     study_uid: str
     images: tuple[Path, ...]
@@ -117,17 +123,17 @@ class DiscStudy:
         return self.segmentations + self.reports
 
 
-def make(folder: Path, *, seed: int = 1, syntax: Syntax = "explicit") -> DiscStudy:
+def make(folder: Path, views: Sequence[DiscView] = VIEWS, *, jpeg2000: bool = False) -> DiscStudy:
     """Write the study and what `build_seg`, `build_sr` and `build_cad_sr` make of it."""
-    pictured = (PhantomView(v.laterality, v.view, v.volume, (0.5, 0.5)) for v in VIEWS)
-    study = write_study(folder, pictured, seed=seed, syntax=syntax)
+    pictured = (PhantomView(v.laterality, v.view, v.volume, (0.5, 0.5)) for v in views)
+    study = write_study(folder, pictured, seed=1)
     for file in study.files:
         edited(file, _dim)
     run = make_run(trained=False)
-    findings = [_findings(*pair) for pair in zip(VIEWS, study.files, strict=True)]
+    findings = [_findings(*pair) for pair in zip(views, study.files, strict=True)]
     segmentations = []
-    for view, found in zip(VIEWS, findings, strict=True):
-        seg = build_seg(found, run)
+    for view, found in zip(views, findings, strict=True):
+        seg = build_seg(found, run, jpeg2000=jpeg2000)
         assert seg is not None
         source = found.source.sop_instance_uid
         segmentations.append(_written("SEG", folder / f"seg-{view.name}.dcm", seg, source))

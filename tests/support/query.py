@@ -49,7 +49,7 @@ class Told:
         """Remaining, completed, failed, with warnings; of the last response."""
         names = ("Remaining", "Completed", "Failed", "Warning")
         found = [self.last.get(f"NumberOf{name}Suboperations") for name in names]
-        return tuple(found)  # type: ignore[return-value]
+        return found[0], found[1], found[2], found[3]
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,9 @@ def get(port: int, asked: Dataset, receiver: Receiver) -> tuple[Told, dict[str, 
             came[uid] = (str(event.context.transfer_syntax), content)
         return status
 
-    contexts = [(GET, EXPLICIT_LITTLE)]
+    contexts: list[tuple[str, Any]] = [(GET, EXPLICIT_LITTLE)]
     for uid, syntaxes in receiver.offered.items():
-        contexts += [(uid, list(syntaxes))] if receiver.together else [(uid, s) for s in syntaxes]  # type: ignore[list-item]
+        contexts += [(uid, list(syntaxes))] if receiver.together else [(uid, s) for s in syntaxes]
     roles = [build_role(uid, scp_role=True) for uid in receiver.offered]
     with asking(port, contexts, roles, [(evt.EVT_C_STORE, on_store)]) as association:
         return told(association.send_c_get(asked, GET)), came

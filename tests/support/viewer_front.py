@@ -1,7 +1,8 @@
 """The viewer's files in front of another DICOMweb server: `python -m tests.support.viewer_front FOLDER URL PORT`.
 
 OHIF's addresses begin at the root of a host, and it asks for DICOMweb on the same one: so its files are served by the
-node's own middleware, and `/dicom-web` is passed on as it is, the host's name included.
+node's own middleware, and `/dicom-web` is passed on as it is, the host's name included. Its configuration is the node's
+but for segmentations, which are asked for as a whole: Orthanc 1.10.1 gives no single frames of one bit.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ import httpx
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import StreamingResponse
-from starlette.routing import Route
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Mount, Route
 from starlette.types import ASGIApp
 
-from node.web.viewer import Viewer
+from node.web.viewer import CONFIG, Viewer, configuration
 
 _HOP: frozenset[str] = frozenset(
     {"connection", "keep-alive", "transfer-encoding", "content-length", "upgrade"}
@@ -49,8 +50,12 @@ def application(folder: Path, upstream: str) -> ASGIApp:
         given = {k: v for k, v in answer.headers.items() if k not in _HOP}
         return StreamingResponse(body(), answer.status_code, given)
 
+    async def config(_request: Request) -> Response:
+        return Response(configuration(whole_segmentations=True), media_type="text/javascript")
+
     routes = [Route("/dicom-web/{rest:path}", passed_on, methods=["GET"])]
-    return Viewer(Starlette(routes=routes, lifespan=lifespan), folder)
+    served = Viewer(Starlette(routes=routes), folder)
+    return Starlette(routes=[Route(CONFIG, config), Mount("/", served)], lifespan=lifespan)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import psutil
+from pydicom.dataset import Dataset
 
 from node import schema
 from node.config import Settings, child_environment
@@ -18,9 +19,10 @@ from tests.support.listening import ListenerProcess, listening, spooled
 from tests.support.node_process import free_port
 from tests.support.objects import data_set_bytes, write_object
 from tests.support.services import wait_until
-from tests.support.wire import wire
+from tests.support.wire import EndedError, wire
 
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
+NO_ROOM = "rejected, 02 03 02"  # transient, presentation, local limit exceeded (PS3.8 table 9-21)
 _POOL = 12  # connections to the database, and the files of SQLite, that a process keeps open once they were needed
 _WEB_THREADS = 48  # of the pool that answers requests
 
@@ -46,6 +48,11 @@ class Watched:
         """What listener and web server hold now."""
         return [Held(p.num_fds(), p.num_threads(), p.memory_info().rss) for p in self._processes]
 
+    def opened(self, name: str) -> list[str]:
+        """Open files of both processes whose path holds a name."""
+        paths = [file.path for process in self._processes for file in process.open_files()]
+        return [path for path in paths if name in path]
+
     def check(self, first: list[Held], grown_bytes: int) -> None:
         """Nothing is left over of what came: no spool file, no open file, no thread, no memory beyond a margin."""
         assert self.listener.process.poll() is None, "the listener has ended"
@@ -68,16 +75,28 @@ class Watched:
             assert now.rss_bytes - then.rss_bytes < grown_bytes, (now, then)
 
     def good(self, folder: Path) -> str:
-        """A good object sent over an association of its own, acknowledged: its UID."""
+        """A good object sent over an association of its own, acknowledged: its UID.
+
+        A node that has no room just now says so, and the sender tries again, but not for long.
+        """
         path = folder / "good.dcm"
         dataset = write_object(path)
+        wait_until(lambda: self._sent(dataset, path), 3, "a good object to be taken")
+        return str(dataset.SOPInstanceUID)
+
+    def _sent(self, dataset: Dataset, path: Path) -> bool:
         sop_class, sop_uid = str(dataset.SOPClassUID), str(dataset.SOPInstanceUID)
         with wire(self.listener.port) as sender:
-            sender.associate({1: (sop_class, [EXPLICIT_LITTLE])})
+            try:
+                sender.associate({1: (sop_class, [EXPLICIT_LITTLE])})
+            except EndedError as error:
+                if str(error) == NO_ROOM:
+                    return False
+                raise
             answer = sender.store(1, sop_class, sop_uid, data_set_bytes(path.read_bytes()))
             assert answer.status == 0, answer
             sender.release()
-        return sop_uid
+        return True
 
 
 @contextmanager
@@ -111,7 +130,15 @@ def _answers(client: httpx.Client) -> bool:
         return False
 
 
-def peak_rss_bytes() -> int:
-    """The most memory that this process ever had resident."""
+@contextmanager
+def memory_within(grown_bytes: int) -> Iterator[None]:
+    """This process has never more memory resident within the block than before it, and a margin."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is what there is now
+    before = _peak()
+    yield
+    assert _peak() - before < grown_bytes, f"{(_peak() - before) >> 20} MiB more"
+
+
+def _peak() -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024
