@@ -158,7 +158,7 @@ def read_elements(stream: BinaryIO, syntax: str, **how: Any) -> Dataset:
     metered = _Metered(stream)
     try:
         return read_dataset(
-            metered,  # type: ignore[arg-type]
+            metered,
             is_implicit_VR=syntax == ImplicitVRLittleEndian,
             is_little_endian=syntax != ExplicitVRBigEndian,
             **how,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -31,6 +32,12 @@ NoResults = Annotated[bool, typer.Option("--no-results", help="It gets no result
 Query = Annotated[
     bool | None,
     typer.Option("--query/--no-query", help="Studies may be fetched from it (C-FIND, C-MOVE)."),
+]
+Pin = Annotated[
+    str | None,
+    typer.Option(
+        help="SHA-256 of its certificate; without it an authority must vouch for the peer."
+    ),
 ]
 Commit = Annotated[
     bool | None,
@@ -86,12 +93,7 @@ def add(
         str | None, typer.Option(help="Base URL of a STOW-RS service, in place of AE title.")
     ] = None,
     tls: Annotated[bool, typer.Option("--tls", help="Its port speaks TLS.")] = False,
-    pin: Annotated[
-        str | None,
-        typer.Option(
-            help="SHA-256 of its certificate; without it an authority must vouch for the peer."
-        ),
-    ] = None,
+    pin: Pin = None,
     results: Results = None,
     no_results: NoResults = False,
     query: Query = None,
@@ -100,21 +102,32 @@ def add(
     """Add a peer: NAME AE_TITLE HOST PORT, or NAME --url URL. Results of later runs go to it."""
     part = _part(results, no_results, query, commit)
     with database() as db, db.transaction() as session:
-        at = now(session)
-        if url is not None and tls:
-            raise ConfigError(f"--tls is for an AE title; give peer {name!r} an https URL instead")
-        if url is not None and ae_title is None:
-            peer = peers.stow_peer(name, url, at, pin=pin)
-        elif url is None and ae_title is not None and host is not None and port is not None:
-            peer = peers.dicom_peer(name, ae_title, host, port, at, tls=tls, pin=pin)
-        else:
-            raise ConfigError(
-                f"address of peer {name!r} is not clear; give AE_TITLE HOST PORT, or --url URL alone"
-            )
+        where = (ae_title, host, port, url)
+        peer = _peer(name, where, tls, pin, now(session))
         fresh = peers.add(session, peer, part)
         shown = f"{peer.name}: {peers.address(peer)}"
     output.say(f"added {shown}" if fresh else f"here already {shown}")
     _say_what_is_missing(part)
+
+
+def _peer(
+    name: str,
+    where: tuple[str | None, str | None, int | None, str | None],
+    tls: bool,
+    pin: str | None,
+    at: datetime,
+) -> Peer:
+    """A peer of its AE title, host and port, or of its URL."""
+    ae_title, host, port, url = where
+    if url is not None and tls:
+        raise ConfigError(f"--tls is for an AE title; give peer {name!r} an https URL instead")
+    if url is not None and ae_title is None:
+        return peers.stow_peer(name, url, at, pin=pin)
+    if url is None and ae_title is not None and host is not None and port is not None:
+        return peers.dicom_peer(name, ae_title, host, port, at, tls=tls, pin=pin)
+    raise ConfigError(
+        f"address of peer {name!r} is not clear; give AE_TITLE HOST PORT, or --url URL alone"
+    )
 
 
 @app.command("set")

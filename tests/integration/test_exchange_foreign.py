@@ -218,7 +218,8 @@ def test_a_prior_is_pulled_from_dcmqrscp(scene: Scene) -> None:
         scene.pull("orthanc", study)
     [ordered] = scene.command("pull", "qrscp", "--priors", study, "--years", "5")
     assert ordered["study_uid"] == prior
-    assert scene.wait_pull(prior).state == "DONE"
+    pull = scene.wait_pull(prior)
+    assert (pull.state, pull.error) == ("DONE", None)
     assert scene.objects(prior) == 1
     with scene.node.db.reading() as session:
         assert studies.find(session, prior).pulled

@@ -98,7 +98,7 @@ class Ohif:
         self.hosts: set[str] = set()
         self.complaints: list[str] = []
         self.page = browser.new_page(viewport=_SIZE)
-        self.page.set_default_timeout(30_000 * PATIENCE)
+        self.page.set_default_timeout(60_000 * PATIENCE)
         self.page.on("request", lambda request: self._asked(request.url))
         self.page.on("console", lambda message: self._said(message.text))
         self._base = base
