@@ -14,14 +14,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from dicom_io.errors import RefusalCode, UnreadableDataset
 from dicom_io.header import InstanceHeader, read_header
 from dicom_io.recognise import Kind, kind_of
-from node import studies
+from node import arrivals
+from node.arrivals import Arrival, Recorded
 from node.blobs import BlobStore
 from node.catalogue import described
 from node.db import Database, now
 from node.errors import DatabaseUnavailable, DiskFull, NodeError, Transient, UnreadableObject
 from node.models import Instance, Quarantined
 from node.spool import Command, SpoolFile
-from node.studies import Arrival, Recorded
 
 #: What the model may read.
 IMAGES = frozenset({Kind.TOMOSYNTHESIS, Kind.MAMMOGRAM, Kind.TOMO_SLICE})
@@ -103,7 +103,7 @@ def ingest(
         at_commit = False
         try:
             with db.transaction() as session:
-                recorded = studies.record(session, arrival, now(session))
+                recorded = arrivals.record(session, arrival, now(session))
                 at_commit = True
         except DatabaseUnavailable as error:
             if not at_commit:

@@ -12,11 +12,11 @@ from pynetdicom.status import (
     STORAGE_SERVICE_CLASS_STATUS,
 )
 
+from node.arrivals import Recorded
 from node.conformance.markdown import points, sentence, table
 from node.dimse import commitment, find, identifier, retrieve, serving, tally
 from node.dimse.sending import CLASS_NOT_SUPPORTED
 from node.ingest import ANSWERS
-from node.studies import Recorded
 from node.vouching import NO_SUCH_OBJECT, OTHER_CLASS
 
 _SUCCESS = 0x0000

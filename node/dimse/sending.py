@@ -76,9 +76,7 @@ def association_to(
     assert title is not None, "a DICOM peer has an AE title"
     tls = client_context(settings, destination.pin_sha256) if destination.tls else None
     address = (host, port, title)
-    return association_with(
-        address, contexts, settings, tls, handlers=handlers, as_scp=as_scp
-    )
+    return association_with(address, contexts, settings, tls, handlers=handlers, as_scp=as_scp)
 
 
 def batches(

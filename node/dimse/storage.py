@@ -13,11 +13,11 @@ from pynetdicom.events import Event
 from dicom_io.errors import DicomIoError
 from node import log
 from node.admission import STORED
+from node.arrivals import Recorded
 from node.dimse.service import Resources, Service
 from node.errors import NodeError
 from node.ingest import Answer, ShuttingDown, answer, ingest
 from node.spool import Command, SpoolFile
-from node.studies import Recorded
 
 
 def service(resources: Resources) -> Service:

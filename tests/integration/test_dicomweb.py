@@ -26,6 +26,7 @@ from sqlalchemy import select, update
 from dicom_io.frames import open_frames
 from dicom_io.phantom import PhantomView, write_study
 from node import schema
+from node.arrivals import Recorded
 from node.blobs import BlobStore
 from node.config import Settings
 from node.db import Database
@@ -34,7 +35,6 @@ from node.exchange_models import CatalogueRow
 from node.ingest import ingest
 from node.models import Activity
 from node.spool import Command, SpoolFile
-from node.studies import Recorded
 from node.web.app import create_app
 from tests.conftest import make_settings
 from tests.support.breast_objects import edited, encode, volume, with_frames
