@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -109,7 +110,8 @@ def case(headers: Mapping[str, Dataset], name: str) -> Case:
 
 def converted(program: str, dataset: Dataset | None, folder: Path) -> Path:
     """What a program of dcmqi makes of an object: the folder with its files."""
-    found = shutil.which(program)
+    # pip puts it beside the interpreter, which need not be on the PATH
+    found = shutil.which(program, path=str(Path(sys.prefix) / "bin"))
     if found is None:
         pytest.skip(f"{program} is not installed: pip install -r requirements-interop.lock")
     assert dataset is not None
