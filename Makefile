@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo demo-train test check format bench bench-table1 learn lock viewer clean
+.PHONY: setup demo demo-train test fuzz check format bench bench-table1 learn lock viewer clean
 
 setup: $(VENV)/.ready
 
@@ -27,6 +27,11 @@ demo-train: setup
 JOBS ?= 2
 test: setup
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+
+# the fuzzers of tests/fuzz with random seeds, for so many minutes (docs/fuzzing.md)
+MINUTES ?= 10
+fuzz: setup
+	@$(BIN)/python -m tests.fuzz --minutes $(MINUTES) $(ARGS)
 
 # what CI checks besides the tests: format, lint, types, import directions
 check: setup

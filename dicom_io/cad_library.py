@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset
 
 from dicom_io import cad_codes as cad
 from dicom_io import result_codes as names
-from dicom_io.findings import ImageFindings, SourceRef
+from dicom_io.findings import FrameRef, ImageFindings, SourceRef
 from dicom_io.header import numbers, values
 from dicom_io.header import text as header_text
 from dicom_io.seg_geometry import NoGeometry, PatientGeometry, pixel_measures, read_geometry
@@ -39,18 +39,30 @@ class Library:
             source = image.source
             geometry = read_geometry(source)
             marked = sorted({region.key_frame for region in image.regions})
-            for frame in (None, *marked) if source.is_multi_frame else (None,):
+            frames = (None, *marked) if source.is_multi_frame else (None,)
+            for frame in range(source.frame_count) if source.slices else frames:
+                reference = _reference(source, frame)
                 entries.append(_entry(source, frame, geometry))
-                places[source.sop_instance_uid, frame] = (_ROOT_PLACE, position, len(entries))
+                places[reference[1:]] = (_ROOT_PLACE, position, len(entries))
         return cls(tuple(entries), places)
 
     def place(self, source: SourceRef, frame: int | None = None) -> tuple[int, ...]:
-        """Where the entry of an image, or of a marked frame of it, stands."""
-        return self.places[source.sop_instance_uid, frame if source.is_multi_frame else None]
+        """Where the entry of an image, or of a marked frame of it, stands; of a series, that of one slice."""
+        return self.places[_reference(source, frame)[1:]]
+
+    def whole(self, source: SourceRef) -> list[tuple[int, ...]]:
+        """Where the entries of an image stand: one, or one a slice."""
+        return [self.places[uid, None] for _, uid in source.instances]
+
+
+def _reference(source: SourceRef, frame: int | None) -> FrameRef:
+    if frame is None:
+        return FrameRef(source.sop_class_uid, source.sop_instance_uid, None)
+    return source.frame_reference(frame)
 
 
 def _entry(source: SourceRef, frame: int | None, geometry: PatientGeometry | NoGeometry) -> Dataset:
-    item = cad.image(source.sop_class_uid, source.sop_instance_uid, frame, cad.CONTAINS)
+    item = cad.image(*_reference(source, frame), cad.CONTAINS)
     descriptors = [*_view(source), *_spacing(source)]
     if isinstance(geometry, PatientGeometry):
         descriptors += _position(geometry, frame)

@@ -152,7 +152,7 @@ def _summary(
     words = [
         *statements(run),
         result_sentence(findings, excluded),
-        *(_image_words(image, run) for image in findings),
+        *(_image_words(image, run.reading(image.source)) for image in findings),
         *(f"Left out: {left_out(item)}" for item in excluded),
     ]
     return cad.code(
@@ -161,9 +161,13 @@ def _summary(
         cad.CONTAINS,
         [
             cad.text(cad.IMPRESSION, "\r\n".join(words), cad.PROPERTY),
-            *_algorithm(run, in_full=True),
+            *(item for one in run.readers for item in _algorithm(one, in_full=True)),
             *(score for image in findings for score in _image_scores(image)),
-            *(_impression(image, library, run) for image in findings if image.regions),
+            *(
+                _impression(image, library, run.reading(image.source))
+                for image in findings
+                if image.regions
+            ),
         ],
     )
 
@@ -252,10 +256,11 @@ def _finding(region: Region, source: SourceRef, library: Library, run: RunContex
 
 
 def _description(region: Region, source: SourceRef) -> str:
+    slices = f", key slice {region.key_frame + 1} of {source.frame_count}" if source.slices else ""
     frames = (
         f", key frame {region.key_frame + 1} of frames {region.first_frame + 1} to {region.last_frame + 1}"
         if source.is_multi_frame
-        else ""
+        else slices
     )
     return f"{names.STYLES[region.label].title} (model output, not a diagnosis){frames}. {names.NOTICE}"
 
@@ -267,8 +272,12 @@ def _detections(
     run: RunContext,
 ) -> Any:
     """TID 4015: the images that were read, and those that were not."""
-    read = [cad.by_reference(library.place(i.source), cad.PROPERTY) for i in findings]
-    performed = [cad.container(cad.SUCCESSFUL, cad.INFERRED, [_detection(read, run)])]
+    done = []
+    for one in run.readers:
+        sources = [i.source for i in findings if run.reading(i.source) == one]
+        places = [place for source in sources for place in library.whole(source)]
+        done.append(_detection([cad.by_reference(p, cad.PROPERTY) for p in places], one))
+    performed = [cad.container(cad.SUCCESSFUL, cad.INFERRED, done)]
     if failed:
         unread = [
             cad.image(e.sop_class_uid, e.sop_instance_uid, None, cad.PROPERTY) for e in failed

@@ -94,6 +94,11 @@ class MammogramImage:
         return self.orientation == "flipped"
 
     @property
+    def slice_headers(self) -> tuple[Dataset, ...]:
+        """Headers of the objects of an image that came one a slice, by stored frame; empty for one object."""
+        return ()
+
+    @property
     def _middle(self) -> int:
         return self.source_frames[self.number_of_frames // 2]
 

@@ -31,7 +31,7 @@ class RefusalCode(StrEnum):
     DOCUMENT = "document", "This object is a document or annotation, not an image."
     CT_SLICES = (
         "ct-slices",
-        "CT slices are not read; tomosynthesis must be sent as Breast Tomosynthesis Image Storage.",
+        "CT is read only as a series of tomosynthesis slices that name breast and view.",
     )
     SECONDARY_CAPTURE = (
         "secondary-capture",

@@ -7,20 +7,31 @@ source image. A score is a model output in [0, 1]; it is not a probability of ma
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+
+from dicom_io.syntaxes import MAMMOGRAPHY_PRESENTATION
 
 if TYPE_CHECKING:
     from dicom_io.dbt import MammogramImage
 
 Label = Literal["benign", "malignant"]
 LABELS: tuple[Label, Label] = ("benign", "malignant")
+
+
+class FrameRef(NamedTuple):
+    """The object that holds one frame of a source, and which of its frames that is: 0-based, None where it has no
+    frames to number."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    frame: int | None
 
 
 @dataclass(frozen=True)
@@ -31,17 +42,27 @@ class SourceRef:
     `laterality` ("L", "R") and `view` ("CC", "MLO", ...) are the ones the reader settled on, which may correct the
     header; None where neither header nor image tells. `frame_count` counts the frames that were really decoded; it
     rules where the header's NumberOfFrames or per-frame items disagree.
+
+    Of an image that came one object a slice, `slices` are their headers in the order of the stored frames, `header`
+    that of the first; `frame_reference` then names the slice. `sop_instance_uid` is that of the first, too.
     """
 
     header: Dataset
     frame_count: int
     laterality: str | None = None
     view: str | None = None
+    slices: tuple[Dataset, ...] = ()
 
     @classmethod
     def of(cls, image: MammogramImage) -> SourceRef:
         """The reference of an opened image: its data set, and side and view as the reader settled them."""
-        return cls(image.dataset, image.number_of_frames, image.laterality, image.view)
+        return cls(
+            image.dataset,
+            image.number_of_frames,
+            image.laterality,
+            image.view,
+            image.slice_headers,
+        )
 
     @property
     def sop_instance_uid(self) -> str:
@@ -52,9 +73,29 @@ class SourceRef:
         return str(self.header.SOPClassUID)
 
     @property
+    def instances(self) -> tuple[tuple[str, str], ...]:
+        """SOP Class and Instance UIDs of the objects it consists of, in the order of the stored frames."""
+        headers = self.slices or (self.header,)
+        return tuple((str(one.SOPClassUID), str(one.SOPInstanceUID)) for one in headers)
+
+    @property
     def is_multi_frame(self) -> bool:
-        """Whether its frames have numbers that a reference must give."""
+        """Whether its frames have numbers that a reference must give: several in one object."""
+        if self.slices:
+            return False
         return self.frame_count > 1 or "SharedFunctionalGroupsSequence" in self.header
+
+    def frame_reference(self, frame: int) -> FrameRef:
+        """How to refer to a stored frame, 0-based: its number is left out where the object is one frame."""
+        if self.slices:
+            return FrameRef(*self.instances[frame], None)
+        number = frame if self.is_multi_frame else None
+        return FrameRef(self.sop_class_uid, self.sop_instance_uid, number)
+
+    @property
+    def is_mammogram(self) -> bool:
+        """Whether it is a 2D image For Presentation, full-field or synthesized."""
+        return self.sop_class_uid == MAMMOGRAPHY_PRESENTATION
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -135,13 +176,15 @@ class KeyImageRef:
 class Excluded:
     """An instance of the study that the model did not read, and why (a plain sentence, no patient attribute).
 
-    Without its series a report names it in words only, since references in a document go by series.
+    Without its series a report names it in words only, since references in a document go by series. `source` is the
+    image itself, for the report's image library: of an image whose header can be read.
     """
 
     sop_instance_uid: str
     sop_class_uid: str
     reason: str
     series_instance_uid: str = ""
+    source: SourceRef | None = None
 
 
 @dataclass(frozen=True)
@@ -171,7 +214,7 @@ class Equipment:
 
 @dataclass(frozen=True)
 class DocumentRef:
-    """An earlier report that this one replaces (PS3.3 C.17.2, Predecessor Documents Sequence)."""
+    """An earlier document that a new one replaces (PS3.3 C.17.2, Predecessor Documents Sequence)."""
 
     study_instance_uid: str
     series_instance_uid: str
@@ -180,11 +223,19 @@ class DocumentRef:
 
 
 @dataclass(frozen=True)
+class Reader:
+    """A model, and the score in [0, 1] from which a region of its is reported."""
+
+    algorithm: Algorithm
+    operating_point: float
+
+
+@dataclass(frozen=True)
 class RunContext:
     """One run over one study. Every UID and date of the result follows from it, so a rebuild gives the same bytes.
 
     `run_id` is a UUID string; `created_at` is timezone-aware; `operating_point` is the score in [0, 1] from which a
-    region is reported.
+    region is reported. `flat` is what reads mammograms, where that is another model than the one that reads the rest.
     """
 
     run_id: str
@@ -192,4 +243,27 @@ class RunContext:
     algorithm: Algorithm
     operating_point: float
     equipment: Equipment
-    predecessor: DocumentRef | None = None
+    flat: Reader | None = None
+
+    def reading(self, source: SourceRef) -> RunContext:
+        """The run as the results of one image name it: with the model that read it, and no other."""
+        if self.flat is None:
+            return self
+        return self._with(self.flat) if source.is_mammogram else replace(self, flat=None)
+
+    def over(self, sources: Iterable[SourceRef]) -> RunContext:
+        """The run as documents on these images name it: with the models that read one of them."""
+        kinds = {source.is_mammogram for source in sources}
+        if self.flat is None or kinds == {True, False}:
+            return self
+        return self._with(self.flat) if kinds == {True} else replace(self, flat=None)
+
+    @property
+    def readers(self) -> tuple[RunContext, ...]:
+        """The run with each of its models alone."""
+        alone = replace(self, flat=None)
+        return (alone,) if self.flat is None else (alone, self._with(self.flat))
+
+    def _with(self, reader: Reader) -> RunContext:
+        algorithm, point = reader.algorithm, reader.operating_point
+        return replace(self, algorithm=algorithm, operating_point=point, flat=None)

@@ -22,7 +22,7 @@ from dicom_io.decode import DECODE_ERRORS, decoder_for
 from dicom_io.errors import ImageRefused, RefusalCode
 from dicom_io.header import integer, text
 from dicom_io.parse import ParsedDataset, PixelElement, inflated, parse
-from dicom_io.pixels import PixelFormat, Span, frame_spans
+from dicom_io.pixels import PixelFormat, Span, clipped, frame_spans
 
 OCTETS: Final = "application/octet-stream"
 
@@ -121,6 +121,9 @@ class Frames:
             raise ImageRefused(RefusalCode.DECODE_FAILED, detail, frame=index) from error
         if self.bits_allocated == 1:
             return np.packbits(frame_HW.reshape(-1) != 0, bitorder="little").tobytes()
+        stored, high = bits_of(self.dataset, self.bits_allocated)
+        if self.stored_syntax_uid in syntaxes.LOSSY_SYNTAXES:
+            frame_HW = clipped(frame_HW, stored, high, self.signed) << (high + 1 - stored)
         return frame_HW.astype(cell, casting="unsafe", copy=False).tobytes()
 
     def value(self) -> Iterator[bytes]:
@@ -178,6 +181,16 @@ class Frames:
                 raise ImageRefused(RefusalCode.PIXEL_FORMAT, detail)
             with inflated(file, end) as stream:
                 yield stream
+
+
+def bits_of(dataset: Dataset, allocated: int) -> tuple[int, int]:
+    """Bits Stored and High Bit, where the header gives them. Raises ImageRefused where the cells do not hold them."""
+    stored = integer(dataset, "BitsStored") or allocated
+    high = integer(dataset, "HighBit")
+    high = stored - 1 if high is None else high
+    if not 0 < stored <= high + 1 <= allocated:
+        raise ImageRefused(RefusalCode.PIXEL_FORMAT, f"bits stored {stored}, high bit {high}")
+    return stored, high
 
 
 def open_frames(path: Path) -> Frames:

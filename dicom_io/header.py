@@ -6,6 +6,7 @@ whatever the size of the object.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ _PAYLOAD_GROUPS: Final = (0x7E01, 0x7F01)
 _CREATORS: Final = tuple(
     Tag(group, element) for group in _PAYLOAD_GROUPS for element in range(0x10, 0x14)
 )
+_UID: Final = re.compile(
+    r"[0-9]+(\.[0-9]+)*"
+)  # PS3.5 9.1, and leading zeros, which some makers write
 _TAGS = [
     Tag(keyword)
     for keyword in (
@@ -272,7 +276,7 @@ def _uid(dataset: Dataset, keyword: str) -> str:
     value = text(dataset, keyword)
     if not value:
         raise UnreadableDataset(f"{keyword} is missing; every object must have one")
-    if len(value) > 64 or not set(value) <= set("0123456789."):
+    if len(value) > 64 or not _UID.fullmatch(value) or len(values(dataset, keyword)) != 1:
         raise UnreadableDataset(f"{keyword} is not a UID")
     return value
 

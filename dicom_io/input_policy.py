@@ -15,7 +15,10 @@ from pydicom.uid import UID
 
 from dicom_io.errors import RefusalCode
 
-TEST_FOLDER: Final = "tests/unit/dicom_io/"  # of the tests that policies name
+TEST_FOLDERS: Final = (
+    "tests/unit/dicom_io/",
+    "tests/integration/",
+)  # of the tests that policies name
 
 
 @dataclass(frozen=True)
@@ -29,9 +32,11 @@ class Policy:
     code: RefusalCode | None = None
 
 
-_NOTE: Final = "note of the image in the report"
+_NOTE: Final = "note of the image in the report, on the study's page and in `study show`"
 _LEFT_OUT: Final = "left out, with the reason, in the report and on the study's page"
 _ASIDE: Final = "kept, *not for the model* on the study's page; `tomonode predict` gives the reason"
+
+_FOLDERS: Final = " or ".join(f"`{folder}`" for folder in TEST_FOLDERS)
 
 POLICIES: Final = (
     Policy(
@@ -99,8 +104,8 @@ POLICIES: Final = (
     Policy(
         "several images of one breast in one view",
         "All are read, each with results of its own; none is chosen.",
-        "one entry an image in the report",
-        "test_input_policy.py::test_every_image_of_one_view_is_in_the_report",
+        _NOTE,
+        "test_input_forms.py::test_several_images_of_a_view_are_read_and_each_says_so",
     ),
     Policy(
         "compressed with loss, now or earlier",
@@ -128,30 +133,47 @@ POLICIES: Final = (
         RefusalCode.MISSING_LATERALITY,
     ),
     Policy(
-        "CT Image Storage",
-        "Not read. Slices of tomosynthesis (side, view and a sign of the breast in the header) are told from other CT.",
+        "series of CT Image Storage, one object a slice, with side, view and a sign of the breast in the header",
+        "Read as one volume in the order of Image Position (Patient); results name the slices. How many belong to it "
+        "is not known, so the study closes after its quiet time, and a slice that comes later has it read again. Data "
+        "sets for training do not take them.",
+        "its own entry in the report",
+        "test_sliced_studies.py::test_slices_are_read_as_the_one_object_is",
+    ),
+    Policy(
+        "such a series with a slice missing (`series-gap`), of slices that differ (`series-differs`), without places "
+        "(`series-positions`) or of fewer than 5 (`series-short`)",
+        "Not read, as a whole.",
+        "left out, with the reason, once a series, in the report and on the study's page",
+        "test_sliced_studies.py::test_a_missing_slice_leaves_the_series_out_once_and_coming_late_has_it_read",
+    ),
+    Policy(
+        "other CT Image Storage",
+        "Not read.",
         _ASIDE,
-        "test_recognise.py::test_a_ct_slice_with_side_view_and_a_sign_of_the_breast_is_tomosynthesis",
+        "test_recognise.py::test_other_ct_is_no_tomosynthesis",
         RefusalCode.CT_SLICES,
     ),
     Policy(
         "Secondary Capture that holds tomosynthesis in a private form",
-        "Recognised by its private groups; not read.",
-        _ASIDE,
-        "test_recognise.py::test_the_private_form_is_known_by_its_payload_and_refused",
+        "Recognised by its private groups; kept, answered with success and never read. Where nothing else of the study "
+        "can be read, the study is excluded for this reason.",
+        "*kept aside*, with the reason, on the study's page and in its history; image library of the report",
+        "test_input_forms.py::test_the_private_form_is_kept_aside_and_said_wherever_a_study_is_shown",
         RefusalCode.PRIVATE_TOMOSYNTHESIS,
     ),
     Policy(
-        "2D mammogram For Presentation, synthesized ones included",
-        "Read as a volume of one slice.",
-        "its own entry in the report",
-        "test_dbt.py::test_a_mammogram_has_one_slice_and_imager_spacing",
+        "2D mammogram For Presentation, full-field or synthesized",
+        "Read as a volume of one slice: by the model of `TOMONODE_WEIGHTS_2D` where there is one "
+        "(`test_model_of_mammograms.py`), else by the one that reads tomosynthesis.",
+        "its own entry in the report, whose image library tells one from the other where the header does",
+        "test_input_forms.py::test_the_library_of_the_report_lists_what_was_read_and_what_was_not",
     ),
     Policy(
-        "2D mammogram For Processing",
+        "2D mammogram For Processing, projections of tomosynthesis",
         "Not read.",
-        _ASIDE,
-        "test_dbt_refusals.py::test_what_cannot_be_analysed_is_refused_with_its_reason",
+        "*not for the model* on the study's page; image library of the report, with the reason",
+        "test_input_forms.py::test_the_library_of_the_report_lists_what_was_read_and_what_was_not",
         RefusalCode.FOR_PROCESSING,
     ),
     Policy(
@@ -231,9 +253,7 @@ def markdown() -> str:
     ]
     return (
         _INTRODUCTION
-        + _table(
-            ("case", "what happens", "where it is said", f"proved by, in `{TEST_FOLDER}`"), cases
-        )
+        + _table(("case", "what happens", "where it is said", f"proved by, in {_FOLDERS}"), cases)
         + _SYNTAXES
         + _table(("UID", "name", "bits stored", "streams of", "other decoder"), read)
         + _REASONS

@@ -117,9 +117,10 @@ def _add_source(image: Dataset, source: SourceRef, frame: int, run: RunContext) 
         f"{run.operating_point:g}) and notices drawn in"
     )
     image.ImageComments = disclaimer(run)
-    reference = reference_item(source.sop_class_uid, source.sop_instance_uid)
-    if source.is_multi_frame:
-        reference.ReferencedFrameNumber = frame + 1
+    place = source.frame_reference(frame)
+    reference = reference_item(place.sop_class_uid, place.sop_instance_uid)
+    if place.frame is not None:
+        reference.ReferencedFrameNumber = place.frame + 1
     reference.SpatialLocationsPreserved = "NO"
     reference.PurposeOfReferenceCodeSequence = [code_item(SOURCE_IMAGE)]
     image.SourceImageSequence = [reference]

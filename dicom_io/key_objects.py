@@ -86,8 +86,11 @@ def build_key_objects(
     words = [
         *statements(run),
         result_sentence(findings, []).partition(" Inputs")[0],
-        f"Model {run.algorithm.name} {run.algorithm.version}, weights sha256 "
-        f"{run.algorithm.weights_sha256}, operating point {run.operating_point:g}.",
+        *(
+            f"Model {one.algorithm.name} {one.algorithm.version}, weights sha256 "
+            f"{one.algorithm.weights_sha256}, operating point {one.operating_point:g}."
+            for one in run.readers
+        ),
     ]
     root = sr.ContainerContentItem(_OF_INTEREST, template_id="2010")
     children = [
@@ -107,9 +110,4 @@ def _key_frames(marked: Sequence[ImageFindings]) -> Iterator[Dataset]:
         source = image.source
         ranked = sorted(image.regions, key=lambda region: -region.score)
         for frame in dict.fromkeys(region.key_frame for region in ranked):
-            yield cad.image(
-                source.sop_class_uid,
-                source.sop_instance_uid,
-                frame if source.is_multi_frame else None,
-                cad.CONTAINS,
-            )
+            yield cad.image(*source.frame_reference(frame), cad.CONTAINS)

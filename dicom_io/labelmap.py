@@ -6,6 +6,8 @@ malignant wins, and the segments do not overlap. Whoever needs both takes the BI
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
@@ -25,13 +27,13 @@ _SERIES_NUMBER = 9006
 
 
 def build_labelmap(
-    findings: ImageFindings, run: RunContext, *, jpeg2000: bool = False
+    findings: ImageFindings, run: RunContext, *, jpeg2000: bool = False, scratch: Path | None = None
 ) -> Dataset | None:
     """The label map of one image, or None where no mask has a pixel set.
 
     Segments are those of `seg.build_seg` with the same numbers, frames those with a pixel of any label, in stored
-    order, one in memory at a time. Without `jpeg2000` the pixels lie in a temporary file: write the data set with
-    `write.write`.
+    order, one in memory at a time. Without `jpeg2000` the pixels lie in a temporary file in `scratch`: write the data
+    set with `write.write`.
 
     Raises InvalidFindings as `seg.build_seg` does.
     """
@@ -58,7 +60,7 @@ def build_labelmap(
         segment_item(i, s.label, s.max_score, source, run) for i, s in enumerate(segments, start=1)
     ]
     frames = sorted({frame for segment in segments for frame in segment.frames})
-    with PixelWriter(jpeg2000=jpeg2000, bits=8) as pixels:
+    with PixelWriter(jpeg2000=jpeg2000, bits=8, scratch=scratch) as pixels:
         for frame in frames:
             pixels.add(_numbers(segments, frame, source.shape))
         pixels.attach(labelmap)

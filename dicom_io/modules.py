@@ -148,13 +148,13 @@ def _describe_equipment(result: Dataset, run: RunContext) -> None:
 
 
 def contributing_equipment(sources: Iterable[Dataset], run: RunContext) -> list[Dataset]:
-    """Items of Contributing Equipment Sequence (PS3.3 C.12.1.1): each acquisition device once, and the model."""
+    """Items of Contributing Equipment Sequence (PS3.3 C.12.1.1): each acquisition device once, and the models."""
     items: list[Dataset] = []
     for source in sources:
         item = _acquisition_device(source)
         if item is not None and item not in items:
             items.append(item)
-    return [*items, _model_device(run)]
+    return [*items, *(_model_device(one) for one in run.readers)]
 
 
 def _acquisition_device(source: Dataset) -> Dataset | None:
@@ -209,11 +209,13 @@ def copy_lossy_compression(source: Dataset, target: Dataset) -> None:
 
 def disclaimer(run: RunContext) -> str:
     """The sentence every result carries, with what there is to know of the weights."""
-    return f"{NOTICE} {caveat_of(run.algorithm)}".rstrip()
+    caveats = dict.fromkeys(caveat_of(one.algorithm) for one in run.readers)
+    return " ".join([NOTICE, *filter(None, caveats)])
 
 
 def series_description(subject: str, run: RunContext) -> str:
     """At most 64 characters (LO): the subject gives way before the warnings do."""
-    untrained = "" if run.algorithm.trained else ", untrained weights"
+    trained = all(one.algorithm.trained for one in run.readers)
+    untrained = "" if trained else ", untrained weights"
     warning = f"{untrained}, research, not for clinical use"
     return subject[: _LONG_STRING - len(warning)].rstrip() + warning

@@ -93,6 +93,8 @@ def key_slice_rgb(
 def slice_title(source: SourceRef, frame: int) -> str:
     """ "R MLO, frame 23 of 52"; `frame` is 0-based, the text counts from 1."""
     title = image_title(source.laterality, source.view)
+    if source.slices:
+        return f"{title}, slice {frame + 1} of {source.frame_count}"
     return f"{title}, frame {frame + 1} of {source.frame_count}" if source.is_multi_frame else title
 
 

@@ -14,11 +14,12 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pydicom.config
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.errors import BytesLengthException
 from pydicom.filereader import read_dataset
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -34,9 +35,13 @@ pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 
 UNDEFINED = 0xFFFFFFFF
 VALUE_LIMIT = 4 << 20  # bytes; a larger value is skipped, no header attribute is that large
+HEADER_LIMIT = (
+    256 << 20
+)  # bytes read for one header, with what each element costs in memory besides its value
 INFLATED_HEADER_LIMIT = 16 << 20  # bytes of a deflated data set that may precede its pixel data
 MAX_FRAGMENTS = 200_000
 _CHUNK = 1 << 20
+_READ_COST = 192  # bytes of memory for each read; an element takes two or three
 _PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 _FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x08")  # 0002 or 0008, in either byte order
 
@@ -54,6 +59,7 @@ PARSE_ERRORS = (
     ValueError,
     struct.error,
     zlib.error,
+    BytesLengthException,
 )
 
 
@@ -79,6 +85,30 @@ class ParsedDataset:
 
 class _CutOffError(Exception):
     """An element says it is longer than the file."""
+
+
+class _TooLargeError(Exception):
+    """More would be read for a header than any header has."""
+
+
+class _Metered:
+    """A stream that gives no more than a header needs: pydicom keeps all of a sequence of undefined length, and asks at
+    its start alone whether to go on."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.seek, self.tell, self._read = stream.seek, stream.tell, stream.read
+        self._left = HEADER_LIMIT
+        self.exhausted = False
+
+    def read(self, count: int = -1) -> bytes:
+        """As of any stream; raises where the limit is reached, before memory is given to a length that is a lie."""
+        self._left -= _READ_COST
+        if count < 0 or count > self._left:
+            self.exhausted = True
+            raise _TooLargeError
+        data = self._read(count)
+        self._left -= len(data)
+        return data
 
 
 class _Watch:
@@ -120,6 +150,25 @@ def parse(file: BinaryIO, tags: list[int] | None = None, limit: int = VALUE_LIMI
         raise UnreadableDataset(f"not a readable DICOM data set: {type(error).__name__}") from error
 
 
+def read_elements(stream: BinaryIO, syntax: str, **how: Any) -> Dataset:
+    """pydicom's `read_dataset` from where the stream stands, within `HEADER_LIMIT`; `how` goes to it.
+
+    Raises UnreadableDataset where more would be read, and `PARSE_ERRORS` and OSError as pydicom does.
+    """
+    metered = _Metered(stream)
+    try:
+        return read_dataset(
+            metered,
+            is_implicit_VR=syntax == ImplicitVRLittleEndian,
+            is_little_endian=syntax != ExplicitVRBigEndian,
+            **how,
+        )
+    except (_TooLargeError, OSError, *PARSE_ERRORS) as error:
+        if metered.exhausted:
+            raise UnreadableDataset(f"header of more than {HEADER_LIMIT >> 20} MiB") from error
+        raise
+
+
 def _parse(file: BinaryIO, tags: list[int] | None, limit: int) -> ParsedDataset:
     syntax, start = _find_start(file)
     stream = file
@@ -129,14 +178,7 @@ def _parse(file: BinaryIO, tags: list[int] | None, limit: int) -> ParsedDataset:
     size = stream.seek(0, os.SEEK_END)
     stream.seek(start)
     watch = _Watch(stream, size)
-    dataset = read_dataset(
-        stream,
-        is_implicit_VR=syntax == ImplicitVRLittleEndian,
-        is_little_endian=syntax != ExplicitVRBigEndian,
-        stop_when=watch,
-        defer_size=limit,
-        specific_tags=tags,
-    )
+    dataset = read_elements(stream, syntax, stop_when=watch, defer_size=limit, specific_tags=tags)
     if watch.pixels is None and watch.end is not None and 0 < size - watch.end < 8:
         raise _CutOffError(f"{size - watch.end} stray bytes at its end")
     _drop_skipped(dataset)
@@ -212,16 +254,18 @@ def _find_start(file: BinaryIO) -> tuple[str, int]:
         raise UnreadableDataset("not a DICOM file: no DICM prefix and no data set at its start")
     start = 132 if head[128:] == b"DICM" else 0
     file.seek(start)
-    meta = read_dataset(
-        file,
-        is_implicit_VR=False,
-        is_little_endian=True,
-        stop_when=lambda tag, _vr, _length: tag >> 16 != 2,
-        defer_size=VALUE_LIMIT,
-    )
+    seen: set[int] = set()
+
+    def ended(tag: int, _vr: str | None, _length: int) -> bool:
+        """At the data set, which may bring elements of group 0002 of its own: they say nothing of the file."""
+        over = tag >> 16 != 2 or tag in seen
+        seen.add(tag)
+        return over
+
+    meta = read_elements(file, ExplicitVRLittleEndian, stop_when=ended, defer_size=VALUE_LIMIT)
     start = file.tell() if len(meta) else start
-    syntax = str(meta.get("TransferSyntaxUID") or "").strip()
-    if syntax:
+    stated = meta.get("TransferSyntaxUID")
+    if isinstance(stated, str) and (syntax := stated.strip(" \0")):
         return syntax, start
     file.seek(start)
     first = file.read(6)

@@ -233,6 +233,7 @@ def _encoder(syntax: Syntax, bits: int) -> Callable[[NDArray[np.uint16]], bytes]
             bits_stored=bits,
             pixel_representation=0,
             photometric_interpretation="MONOCHROME2",
+            encoding_plugin="pydicom",  # the same bytes whatever else is installed
         )
     )
 

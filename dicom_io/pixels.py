@@ -133,17 +133,25 @@ def normalise(
     out_HW[...] = np.clip(grey, 0, 65535)
 
 
-def _bits_stored(stored_HW: NDArray[Any], form: PixelFormat) -> NDArray[np.uint16]:
-    """The bits stored of every cell, brought to the low end.
+def clipped(
+    values_HW: NDArray[Any], bits_stored: int, high_bit: int, signed: bool
+) -> NDArray[np.int32]:
+    """Values (H, W) of a lossy code stream without what lies below the bits stored, and no larger than these hold.
 
     A lossy code stream may say more bits than are stored and decode to a little more than the largest value: that is
     the largest value, and no bits above those stored, without which white would turn black.
     """
+    low = -(1 << (bits_stored - 1)) if signed else 0
+    high = low + (1 << bits_stored) - 1
+    values: NDArray[np.int32] = values_HW.astype(np.int32) >> (high_bit + 1 - bits_stored)
+    return np.clip(values, low, high)
+
+
+def _bits_stored(stored_HW: NDArray[Any], form: PixelFormat) -> NDArray[np.uint16]:
+    """The bits stored of every cell, brought to the low end."""
     shift = form.high_bit + 1 - form.bits_stored
     if form.lossy:
-        low = -(1 << (form.bits_stored - 1)) if form.signed else 0
-        high = low + (1 << form.bits_stored) - 1
-        stored_HW = np.clip(stored_HW.astype(np.int32) >> shift, low, high)
+        stored_HW = clipped(stored_HW, form.bits_stored, form.high_bit, form.signed)
         shift = 0
     value = stored_HW.astype(np.uint16, copy=False)
     kept: NDArray[np.uint16] = (value >> np.uint16(shift)) & np.uint16((1 << form.bits_stored) - 1)

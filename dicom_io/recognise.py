@@ -13,12 +13,21 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import Final
 
+from pydicom.dataset import Dataset
+
 from dicom_io import codes, syntaxes
-from dicom_io.header import InstanceHeader
+from dicom_io.header import InstanceHeader, items, text, values
 
 _BREAST_CODES: Final = frozenset({codes.BREAST[0], "T-04000"})  # SNOMED CT, SNOMED-RT
 _TOMOSYNTHESIS_WORDS: Final = frozenset({"TOMO", "TOMOSYNTHESIS"})
 _PRIVATE_MAKERS: Final = ("HOLOGIC",)  # whose secondary captures are known to hold slices
+
+
+_GENERATED_WORDS: Final = _TOMOSYNTHESIS_WORDS | {"GENERATED_2D"}
+_PROJECTIONS: Final = frozenset(
+    {syntaxes.BREAST_PROJECTION_PRESENTATION, syntaxes.BREAST_PROJECTION_PROCESSING}
+)
+_MAMMOGRAMS: Final = frozenset({syntaxes.MAMMOGRAPHY_PRESENTATION, syntaxes.MAMMOGRAPHY_PROCESSING})
 
 
 class Kind(StrEnum):
@@ -58,6 +67,25 @@ def _shows_a_breast(header: InstanceHeader) -> bool:
 
 def _holds_slices(header: InstanceHeader) -> bool:
     return any(maker.upper().startswith(_PRIVATE_MAKERS) for maker in header.payload_creators)
+
+
+def is_breast_image(header: InstanceHeader) -> bool:
+    """Whether a report's image library lists it: tomosynthesis in any form, its projections, and 2D of any kind."""
+    known = _MAMMOGRAMS | _PROJECTIONS
+    return kind_of(header) is not Kind.OTHER or header.sop_class_uid in known
+
+
+def two_d_form(dataset: Dataset) -> str:
+    """Whether a mammogram was taken or made from tomosynthesis, in words; "" for others, and where its header does not
+    say: Image Type (PS3.3 C.7.6.1.1.2), or the images it was made from."""
+    if text(dataset, "SOPClassUID") not in _MAMMOGRAMS:
+        return ""
+    words = {str(part).strip().upper() for part in values(dataset, "ImageType")}
+    sources = {text(one, "ReferencedSOPClassUID") for one in items(dataset, "SourceImageSequence")}
+    if words & _GENERATED_WORDS or sources & (_PROJECTIONS | {syntaxes.BREAST_TOMOSYNTHESIS}):
+        return "synthesized 2D image, made from tomosynthesis"
+    raw = text(dataset, "SOPClassUID") == syntaxes.MAMMOGRAPHY_PROCESSING
+    return "full-field digital mammogram" if raw or "ORIGINAL" in words else ""
 
 
 def repeated_views(headers: Iterable[InstanceHeader]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from PIL import Image
 from pydicom.dataset import Dataset
 
 from dicom_io.errors import ImageRefused, RefusalCode
-from dicom_io.frames import Frames
+from dicom_io.frames import Frames, bits_of
 from dicom_io.header import integer, item, items, numbers, text
 
 PNG: Final = "image/png"
@@ -138,11 +138,8 @@ def _stored_values(frames: Frames, index: int) -> NDArray[Any]:
         values = np.frombuffer(data, cell, frames.rows * frames.columns)
         return np.nan_to_num(values.astype(np.float32)).reshape(shape)
     cells = np.frombuffer(data, f"<u{frames.bits_allocated // 8}", frames.rows * frames.columns)
-    stored = integer(frames.dataset, "BitsStored") or frames.bits_allocated
-    high = integer(frames.dataset, "HighBit")
-    shift = (stored - 1 if high is None else high) + 1 - stored
-    if not (0 < stored <= frames.bits_allocated and 0 <= shift <= frames.bits_allocated - stored):
-        raise ImageRefused(RefusalCode.PIXEL_FORMAT, f"bits stored {stored}, high bit {high}")
+    stored, high = bits_of(frames.dataset, frames.bits_allocated)
+    shift = high + 1 - stored
     values = (cells.astype(np.int64) >> shift) & ((1 << stored) - 1)
     if frames.signed:
         values -= (values >> (stored - 1)) << stored

@@ -139,12 +139,10 @@ def add_series(
     seg.InstanceNumber = 1
     seg.SeriesDescription = series_description(f"{title} {subject}", run)
     seg.BodyPartExamined = "BREAST"
-    seg.SourceImageSequence = [reference_item(source.sop_class_uid, source.sop_instance_uid)]
+    seg.SourceImageSequence = [reference_item(*one) for one in source.instances]
     series = Dataset()
     series.SeriesInstanceUID = source.header.SeriesInstanceUID
-    series.ReferencedInstanceSequence = [
-        reference_item(source.sop_class_uid, source.sop_instance_uid)
-    ]
+    series.ReferencedInstanceSequence = [reference_item(*one) for one in source.instances]
     seg.ReferencedSeriesSequence = [series]
 
 

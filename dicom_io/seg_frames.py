@@ -116,11 +116,12 @@ def _frame_items(
 
 def _derivation(frame: int, source: SourceRef, code: Code) -> Dataset:
     """Names the source frame this frame lies on, pixel for pixel (PS3.3 C.7.6.16.2.6)."""
-    image = reference_item(source.sop_class_uid, source.sop_instance_uid)
+    reference = source.frame_reference(frame)
+    image = reference_item(reference.sop_class_uid, reference.sop_instance_uid)
     image.SpatialLocationsPreserved = "YES"
     image.PurposeOfReferenceCodeSequence = [code_item(SOURCE_IMAGE)]
-    if source.is_multi_frame:
-        image.ReferencedFrameNumber = frame + 1
+    if reference.frame is not None:
+        image.ReferencedFrameNumber = reference.frame + 1
     item = Dataset()
     item.SourceImageSequence = [image]
     item.DerivationCodeSequence = [code_item(code)]

@@ -108,8 +108,10 @@ def decimal_strings(values: Iterable[float]) -> list[str]:
 def _frame_groups(source: SourceRef) -> list[Dataset] | None:
     """Per frame a data set that holds the functional groups; None where descriptions and frames do not pair up.
 
-    A per-frame item wins over the shared one (PS3.3 C.7.6.16.1); a single-frame image is its own group.
+    A per-frame item wins over the shared one (PS3.3 C.7.6.16.1); a single-frame image, or slice, is its own group.
     """
+    if source.slices:
+        return [_single_frame_group(header) for header in source.slices]
     per_frame = items(source.header, "PerFrameFunctionalGroupsSequence")
     shared = item(source.header, "SharedFunctionalGroupsSequence")
     if not per_frame and not shared:

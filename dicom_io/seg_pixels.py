@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -19,13 +20,15 @@ class PixelWriter:
 
     Native frames go to a temporary file without a name, which the element keeps open and is copied from when the data
     set is written; it is gone with the data set. With `jpeg2000` each frame is one lossless code stream of `bits` bits
-    a pixel, and the streams, small for maps of few values, stay in memory.
+    a pixel, and the streams, small for maps of few values, stay in memory. 32 bits are those of a floating point
+    number (Float Pixel Data, PS3.3 C.7.6.24), native alone.
     """
 
-    def __init__(self, *, jpeg2000: bool, bits: int) -> None:
+    def __init__(self, *, jpeg2000: bool, bits: int, scratch: Path | None = None) -> None:
+        """`scratch` is the folder for the temporary file; None: the system's, which may lie in memory."""
         self._bits = bits
         self._streams: list[bytes] = []
-        self._file: Any = None if jpeg2000 else tempfile.TemporaryFile()  # noqa: SIM115
+        self._file: Any = None if jpeg2000 else tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115
 
     def __enter__(self) -> PixelWriter:
         return self
@@ -41,7 +44,7 @@ class PixelWriter:
             self._file.close()
 
     def add(self, frame_HW: NDArray[Any]) -> None:
-        """One frame of unsigned whole numbers, stored after those before it."""
+        """One frame of unsigned whole numbers, or of floating point ones, stored after those before it."""
         if self._file is not None:
             little = frame_HW.astype(frame_HW.dtype.newbyteorder("<"), copy=False)
             self._file.write(np.ascontiguousarray(little).data)
@@ -69,5 +72,8 @@ class PixelWriter:
         if self._file.tell() % 2:
             self._file.write(b"\0")
         self._file.seek(0)
+        if self._bits == 32:
+            dataset.FloatPixelData = self._file
+            return
         dataset.PixelData = self._file
         dataset["PixelData"].VR = "OW" if self._bits > 8 else "OB"

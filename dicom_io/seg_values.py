@@ -7,6 +7,7 @@ PROBABILITY, and every segment says that it is neither calibrated nor a probabil
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,20 +79,20 @@ def levels_of(findings: ImageFindings, label: Label) -> Iterator[tuple[int, NDAr
 
 
 def build_fractional(
-    findings: ImageFindings, run: RunContext, *, jpeg2000: bool = False
+    findings: ImageFindings, run: RunContext, *, jpeg2000: bool = False, scratch: Path | None = None
 ) -> Dataset | None:
     """The levels of one image, or None where all are 0. One frame is in memory at a time.
 
     Segments are numbered from 1 in the order benign, malignant, those without a level left out; frames follow segment
     number, then source frame, and those of zeros are not stored. Geometry as in `seg.build_seg`. Without `jpeg2000`
-    the pixels lie in a temporary file: write the data set with `write.write`.
+    the pixels lie in a temporary file in `scratch`: write the data set with `write.write`.
 
     Raises InvalidFindings as `levels_of` does.
     """
     source = findings.source
     kept: list[Place] = []
     highest: dict[Label, int] = {}
-    with PixelWriter(jpeg2000=jpeg2000, bits=8) as pixels:
+    with PixelWriter(jpeg2000=jpeg2000, bits=8, scratch=scratch) as pixels:
         for label in LABELS:
             for frame, levels_HW in levels_of(findings, label):
                 highest[label] = max(highest.get(label, 0), int(levels_HW.max()))

@@ -10,7 +10,7 @@ A *stored frame* of a series is one of its slices, counted in spatial order: `Se
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -72,16 +72,20 @@ class SeriesImage(MammogramImage):
 
     slices: tuple[Slice, ...]
 
+    @property
+    def slice_headers(self) -> tuple[Dataset, ...]:
+        """Headers of the slices, by stored frame."""
+        return tuple(one.dataset for one in self.slices)
+
     @contextmanager
     def _loader(self) -> Iterator[Loader]:
-        with ExitStack() as stack:
-            files = [stack.enter_context(_opened(one)) for one in self.slices]
+        def load(stored_frame: int, out_HW: NDArray[np.uint16]) -> None:
+            one = self.slices[stored_frame]
+            # One file open a thread: a process may not have as many open as a series may have slices.
+            with _opened(one) as file:
+                pixels.read_frame(file, one.spans, one.form, stored_frame, out_HW)
 
-            def load(stored_frame: int, out_HW: NDArray[np.uint16]) -> None:
-                one = self.slices[stored_frame]
-                pixels.read_frame(files[stored_frame], one.spans, one.form, stored_frame, out_HW)
-
-            yield load
+        yield load
 
 
 def open_series(paths: Sequence[Path]) -> SeriesImage:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pydicom.dataset import Dataset
 from pydicom.uid import Comprehensive3DSRStorage
 
-from dicom_io.findings import Excluded, ImageFindings, RunContext, SegmentationRef
+from dicom_io.findings import DocumentRef, Excluded, ImageFindings, RunContext, SegmentationRef
 from dicom_io.modules import contributing_equipment, start_object
 from dicom_io.result_codes import private_scheme_item
 from dicom_io.sr_content import report_tree
@@ -20,6 +20,7 @@ from dicom_io.sr_document import (
     check_study,
     image_references,
     segmentation_references,
+    unread_references,
 )
 from dicom_io.uids import derive_uid
 
@@ -32,6 +33,9 @@ def build_sr(
     excluded: Sequence[Excluded],
     segmentations: Iterable[SegmentationRef],
     run: RunContext,
+    unread: Sequence[Excluded] = (),
+    *,
+    predecessor: DocumentRef | None = None,
 ) -> Dataset:
     """The report of one run over one study.
 
@@ -41,6 +45,8 @@ def build_sr(
         excluded: every instance that was not read, and why.
         segmentations: `seg.reference` of the segmentations written for `findings`.
         run: the run; the same run gives the same bytes.
+        unread: images of the study that the model is not asked to read, for the image library alone.
+        predecessor: the report of an earlier run that this one replaces.
 
     Raises InvalidFindings where an image belongs to another study, a score is no number in [0, 1], or a region lies
     on a frame that is not there.
@@ -58,9 +64,14 @@ def build_sr(
         [i.source.header for i in findings], run
     )
     report.CodingSchemeIdentificationSequence = [private_scheme_item()]
-    add_report(report, "AI report", _SERIES_NUMBER, run, run.predecessor)
+    add_report(report, "AI report", _SERIES_NUMBER, run, predecessor)
     add_evidence(
-        report, [*image_references(findings), *segmentation_references(by_source.values())]
+        report,
+        [
+            *image_references(findings),
+            *unread_references([*excluded, *unread]),
+            *segmentation_references(by_source.values()),
+        ],
     )
-    report.update(report_tree(findings, excluded, by_source, run))
+    report.update(report_tree(findings, excluded, by_source, run, unread))
     return report

@@ -2,7 +2,7 @@
 
     Imaging Measurement Report
     ├── language, observer (the device), procedure
-    ├── Image Library             every input read, with side and view
+    ├── Image Library             every image of the study, with side and view; why it was not read, where it was not
     ├── Imaging Measurements      where a region was marked
     │   └── for each region       class, score, key frame, and its segment (TID 1411) or its box (TID 1410)
     └── Qualitative Evaluations   overall result
@@ -32,7 +32,7 @@ from dicom_io.findings import (
     RunContext,
     SegmentationRef,
 )
-from dicom_io.sr_groups import analysis_group, image_group, region_groups, text_item
+from dicom_io.sr_groups import analysis_groups, image_group, region_groups, text_item
 from dicom_io.sr_library import image_library
 from dicom_io.uids import derive_uid
 
@@ -48,8 +48,10 @@ def report_tree(
     excluded: Sequence[Excluded],
     segmentations: Mapping[str, SegmentationRef],
     run: RunContext,
+    unread: Sequence[Excluded] = (),
 ) -> Dataset:
-    """The root content item. `segmentations` is keyed by the source's SOP Instance UID.
+    """The root content item. `segmentations` is keyed by the source's SOP Instance UID; `unread` are images that no
+    model is asked to read, for the image library.
 
     Raises InvalidFindings where a score is no number in [0, 1] or a region lies on a frame that is not there.
     """
@@ -58,8 +60,9 @@ def report_tree(
     content.extend(sr.LanguageOfContentItemAndDescendants(_ENGLISH))
     content.extend(observer(run))
     content.append(_coded(codes.DCM.ProcedureReported, _procedure(findings), _MODIFIES))
-    if findings:
-        content.append(image_library([image.source for image in findings]))
+    library = image_library([image.source for image in findings], [*excluded, *unread])
+    if library is not None:
+        content.append(library)
     regions = region_groups(findings, segmentations, run)
     if regions:
         content.append(_container(codes.DCM.ImagingMeasurements, regions))
@@ -88,15 +91,17 @@ def observer(run: RunContext) -> Any:
 
 
 def _procedure(findings: Sequence[ImageFindings]) -> Code:
-    classes = {image.source.sop_class_uid for image in findings}
-    return _TOMOSYNTHESIS if BreastTomosynthesisImageStorage in classes else names.MAMMOGRAPHY
+    sources = [image.source for image in findings]
+    if any(one.slices or one.sop_class_uid == BreastTomosynthesisImageStorage for one in sources):
+        return _TOMOSYNTHESIS
+    return names.MAMMOGRAPHY
 
 
 def _evaluations(
     findings: Sequence[ImageFindings], excluded: Sequence[Excluded], run: RunContext
 ) -> Any:
     """The overall result first, then the results of the images, then what a reader must know."""
-    groups = [analysis_group(run), *(image_group(image, run) for image in findings)]
+    groups = [*analysis_groups(run), *(image_group(image, run) for image in findings)]
     return _container(
         _QUALITATIVE,
         [
@@ -120,8 +125,8 @@ def result_sentence(findings: Sequence[ImageFindings], excluded: Sequence[Exclud
 
 def statements(run: RunContext) -> list[str]:
     """What a reader must know, in every report: research only, the weights, what a score is not."""
-    caveat = names.caveat_of(run.algorithm)
-    return [names.NOTICE, *([caveat] if caveat else []), names.SCORE_NOTICE]
+    caveats = dict.fromkeys(names.caveat_of(one.algorithm) for one in run.readers)
+    return [names.NOTICE, *filter(None, caveats), names.SCORE_NOTICE]
 
 
 def _container(name: Code, content: Sequence[Any]) -> Any:

@@ -7,7 +7,14 @@ from collections.abc import Iterable, Sequence
 from pydicom.dataset import Dataset
 
 from dicom_io.errors import InvalidFindings
-from dicom_io.findings import DocumentRef, ImageFindings, RunContext, SegmentationRef
+from dicom_io.findings import (
+    DocumentRef,
+    Excluded,
+    ImageFindings,
+    RunContext,
+    SegmentationRef,
+    SourceRef,
+)
 from dicom_io.modules import reference_item, series_description
 
 Reference = tuple[str, str, str]
@@ -83,14 +90,17 @@ def add_evidence(document: Dataset, references: Iterable[Reference]) -> None:
 
 def image_references(findings: Iterable[ImageFindings]) -> list[Reference]:
     """The images that were read."""
-    return [
-        (
-            str(image.source.header.SeriesInstanceUID),
-            image.source.sop_class_uid,
-            image.source.sop_instance_uid,
-        )
-        for image in findings
-    ]
+    return [one for image in findings for one in _source_references(image.source)]
+
+
+def unread_references(items: Iterable[Excluded]) -> list[Reference]:
+    """The images that were not read, those that the image library lists."""
+    sources = [item.source for item in items if item.source is not None]
+    return [one for source in sources for one in _source_references(source)]
+
+
+def _source_references(source: SourceRef) -> list[Reference]:
+    return [(str(source.header.SeriesInstanceUID), *one) for one in source.instances]
 
 
 def segmentation_references(segmentations: Iterable[SegmentationRef]) -> list[Reference]:

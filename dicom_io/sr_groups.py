@@ -41,12 +41,18 @@ def _algorithm(run: RunContext, *, in_full: bool) -> Any:
     )
 
 
-def analysis_group(run: RunContext) -> Any:
-    """TID 1501: what computed the findings, in full, and the operating point."""
+def analysis_groups(run: RunContext) -> list[Any]:
+    """TID 1501 for each model: what computed the findings, in full, and the operating point."""
+    study, *mammograms = run.readers
+    return [
+        _analysis_group(study, "Analysis of the study", "analysis"),
+        *(_analysis_group(one, "Analysis of the mammograms", "analysis-2d") for one in mammograms),
+    ]
+
+
+def _analysis_group(run: RunContext, title: str, part: str) -> Any:
     return sr.MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=sr.TrackingIdentifier(
-            derive_uid(run.run_id, "analysis"), "Analysis of the study"
-        ),
+        tracking_identifier=sr.TrackingIdentifier(derive_uid(run.run_id, part), title),
         algorithm_id=_algorithm(run, in_full=True),
         measurements=[_score(names.OPERATING_POINT, run.operating_point)],
     )
@@ -55,6 +61,7 @@ def analysis_group(run: RunContext) -> Any:
 def image_group(image: ImageFindings, run: RunContext) -> Any:
     """TID 1501: what the model says of one image, whether or not it marked a region."""
     source = image.source
+    run = run.reading(source)
     found = bool(image.regions)
     evaluations = [
         sr.QualitativeEvaluation(
@@ -74,9 +81,7 @@ def image_group(image: ImageFindings, run: RunContext) -> Any:
         algorithm_id=_algorithm(run, in_full=False),
         measurements=[_score(names.IMAGE_SCORES[label], image.scores[label]) for label in LABELS],
         qualitative_evaluations=evaluations,
-        source_images=[
-            sr.SourceImageForMeasurementGroup(source.sop_class_uid, source.sop_instance_uid)
-        ],
+        source_images=[sr.SourceImageForMeasurementGroup(*one) for one in source.instances],
     )
     group[0].ContentSequence.extend(
         [
@@ -116,12 +121,13 @@ def _region_group(
 ) -> Any:
     """TID 1411 with the region's segment where there is one, else TID 1410 with its box on the key frame."""
     source = image.source
+    run = run.reading(source)
     check_frames(region, source)
     title = names.image_title(source.laterality, source.view)
     common = {
         "tracking_identifier": sr.TrackingIdentifier(
             derive_uid(run.run_id, "region", source.sop_instance_uid, region.label, str(number)),
-            f"{title}, region {number}, {region.label} suspicion, key frame {region.key_frame + 1}",
+            f"{title}, region {number}, {region.label} suspicion, {_key(region, source)}",
         ),
         "finding_category": names.ABNORMAL_STRUCTURE,
         "finding_type": names.LESION,
@@ -136,20 +142,34 @@ def _region_group(
         return sr.PlanarROIMeasurementsAndQualitativeEvaluations(
             referenced_region=_box(region, source), **common
         )
-    frames = range(region.first_frame + 1, region.last_frame + 2) if source.is_multi_frame else None
     segment = sr.ReferencedSegment(
         seg.sop_class_uid,
         seg.sop_instance_uid,
         seg.segment_numbers[region.label],
-        source_images=[
-            sr.SourceImageForSegmentation(
-                source.sop_class_uid, source.sop_instance_uid, list(frames) if frames else None
-            )
-        ],
+        source_images=_segmented(region, source),
     )
     return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
         referenced_segment=segment, **common
     )
+
+
+def _key(region: Region, source: SourceRef) -> str:
+    """The key frame in words; of a series, its slice counted in spatial order."""
+    if source.slices:
+        return f"key slice {region.key_frame + 1} of {source.frame_count}"
+    return f"key frame {region.key_frame + 1}"
+
+
+def _segmented(region: Region, source: SourceRef) -> list[Any]:
+    """The frames of a region: numbers in their one object, or an object each."""
+    frames = range(region.first_frame, region.last_frame + 1)
+    if source.is_multi_frame:
+        numbers = [frame + 1 for frame in frames]
+        return [
+            sr.SourceImageForSegmentation(source.sop_class_uid, source.sop_instance_uid, numbers)
+        ]
+    references = [source.frame_reference(frame) for frame in frames]
+    return [sr.SourceImageForSegmentation(one[0], one[1]) for one in references]
 
 
 def check_frames(region: Region, source: SourceRef) -> None:
@@ -163,8 +183,7 @@ def check_frames(region: Region, source: SourceRef) -> None:
 
 def _region_measurements(region: Region, source: SourceRef) -> list[Any]:
     """Frame numbers count from 1 as everywhere in DICOM; rows and columns from 0, as their names say."""
-    key = [region.key_frame + 1] if source.is_multi_frame else None
-    key_image = sr.SourceImageForMeasurement(source.sop_class_uid, source.sop_instance_uid, key)
+    key_image = sr.SourceImageForMeasurement(*_one_frame(region, source))
     measurements = [_score(names.REGION_SCORE, region.score, [key_image])]
     if source.is_multi_frame:
         measurements += [
@@ -183,12 +202,17 @@ def _box(region: Region, source: SourceRef) -> Any:
     """The region's box as a closed line of (column, row), pixel edges (PS3.3 C.18.6.1.2: 0, 0 is the first corner)."""
     row0, col0, row1, col1 = region.box
     corners = [(col0, row0), (col1, row0), (col1, row1), (col0, row1), (col0, row0)]
-    frame = [region.key_frame + 1] if source.is_multi_frame else None
     return sr.ImageRegion(
         graphic_type=sr.GraphicTypeValues.POLYLINE,
         graphic_data=np.array(corners, dtype=np.float64),
-        source_image=sr.SourceImageForRegion(source.sop_class_uid, source.sop_instance_uid, frame),
+        source_image=sr.SourceImageForRegion(*_one_frame(region, source)),
     )
+
+
+def _one_frame(region: Region, source: SourceRef) -> tuple[str, str, list[int] | None]:
+    """The key frame as a reference: its number counts from 1, and is left out where the object is one frame."""
+    sop_class_uid, sop_instance_uid, frame = source.frame_reference(region.key_frame)
+    return sop_class_uid, sop_instance_uid, None if frame is None else [frame + 1]
 
 
 def _score(name: Code, value: float, images: Sequence[Any] | None = None) -> Any:

@@ -19,11 +19,12 @@ from typing import BinaryIO, Final
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filebase import DicomFileLike
-from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
 from pydicom.uid import UID
 
-from dicom_io.parse import PARSE_ERRORS, ParsedDataset, inflated, parse
+from dicom_io.errors import UnreadableDataset
+from dicom_io.header import header_from_dataset
+from dicom_io.parse import PARSE_ERRORS, ParsedDataset, inflated, parse, read_elements
 from dicom_io.syntaxes import (
     DEFLATED,
     EXPLICIT_BIG,
@@ -126,9 +127,10 @@ def _without_what_no_longer_holds(parsed: ParsedDataset) -> Dataset:
 
 
 def _file_meta(header: Dataset, to_syntax: str) -> FileMetaDataset:
+    known = header_from_dataset(header, to_syntax)  # says which UID is missing, where one is
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = UID(str(header.SOPClassUID))
-    meta.MediaStorageSOPInstanceUID = UID(str(header.SOPInstanceUID))
+    meta.MediaStorageSOPClassUID = UID(known.sop_class_uid)
+    meta.MediaStorageSOPInstanceUID = UID(known.sop_instance_uid)
     meta.TransferSyntaxUID = UID(to_syntax)
     meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
     meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
@@ -138,10 +140,12 @@ def _file_meta(header: Dataset, to_syntax: str) -> FileMetaDataset:
 def _after(stream: BinaryIO, start: int, parsed: ParsedDataset) -> Dataset:
     """What follows the pixel data: private groups above 7FE0."""
     stream.seek(start)
-    syntax = parsed.transfer_syntax_uid
-    rest = read_dataset(
-        stream, is_implicit_VR=syntax == IMPLICIT_LITTLE, is_little_endian=syntax != EXPLICIT_BIG
-    )
+    try:
+        rest = read_elements(stream, parsed.transfer_syntax_uid)
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise UnreadableDataset(f"what follows the pixel data is no data set: {error}") from error
     for tag in list(rest.keys()):
         if tag in _DROPPED or tag <= PIXEL_DATA:
             del rest[tag]

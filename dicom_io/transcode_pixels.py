@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from dicom_io.decode import DECODE_ERRORS, decoder_for
 from dicom_io.errors import DicomIoError, UnreadableDataset
 from dicom_io.parse import ParsedDataset, walk_items
-from dicom_io.pixels import PixelFormat, Span, frame_spans
+from dicom_io.pixels import PixelFormat, Span, clipped, frame_spans
 from dicom_io.syntaxes import ENCAPSULATED_UNCOMPRESSED, EXPLICIT_BIG, RLE_LOSSLESS
 
 PIXEL_DATA: Final = 0x7FE00010
@@ -25,6 +25,7 @@ WORDS: Final = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}
 
 _LONGEST = 0xFFFFFFFE  # bytes of a value of defined length, PS3.5 7.1.1
 _CHUNK = 1 << 20  # a multiple of every word
+_MAX_PIXELS = 1 << 26  # of one frame; more is a damaged header
 
 
 class NotTranscodable(DicomIoError):
@@ -132,7 +133,7 @@ def _cells(data: bytes, form: PixelFormat) -> NDArray[Any]:
             every = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
             return _exactly(every, count)
         return _exactly(np.frombuffer(data, form.cell, len(data) // form.cell.itemsize), count)
-    decode = decoder_for(form.transfer_syntax_uid, shape, form.cell)
+    decode = decoder_for(form.transfer_syntax_uid, shape, form.cell, signed=form.signed)
     if decode is None:
         raise NotTranscodable(f"there is no decoder for {form.transfer_syntax_uid}")
     values = decode(data)
@@ -140,11 +141,18 @@ def _cells(data: bytes, form: PixelFormat) -> NDArray[Any]:
         if values.max() > 1:
             raise ValueError(f"a value of {values.max()} in cells of one bit")
         return values.astype(np.uint8)
-    if form.signed and form.transfer_syntax_uid != RLE_LOSSLESS:
+    if form.transfer_syntax_uid == RLE_LOSSLESS:
+        return values  # the cells themselves
+    shift = form.high_bit + 1 - form.bits_stored
+    whole = np.dtype(f"<{'i' if form.signed else 'u'}{form.cell.itemsize}")
+    if form.lossy:
+        kept = clipped(values, form.bits_stored, form.high_bit, form.signed)
+        return (kept << shift).astype(whole)
+    if form.signed:
         # Some code streams carry a sign, the others the bits: either way it is spread over the cell.
-        wide = values.astype(np.int32) & ((1 << form.bits_stored) - 1)
+        wide = (values.astype(np.int32) >> shift) & ((1 << form.bits_stored) - 1)
         wide -= (wide >> (form.bits_stored - 1)) << form.bits_stored
-        return wide.astype(np.dtype(f"<i{form.cell.itemsize}"))
+        return (wide << shift).astype(whole)
     if values.dtype.kind != "u" or values.itemsize > form.cell.itemsize:
         lowest, highest = int(values.min()), int(values.max())
         if lowest < 0 or highest >> form.bits_allocated:
@@ -174,6 +182,10 @@ def _form(parsed: ParsedDataset) -> PixelFormat:
     allocated, stored = values["BitsAllocated"], values["BitsStored"]
     if allocated not in (1, 8, 16) or not 1 <= stored <= allocated:
         raise NotTranscodable(f"{stored} of {allocated} bits; 1, 8 and 16 bits are transcoded")
+    if not stored <= values["HighBit"] + 1 <= allocated:
+        raise NotTranscodable(f"high bit {values['HighBit']} of {allocated} bits, {stored} stored")
+    if not 0 < values["Rows"] * values["Columns"] <= _MAX_PIXELS:
+        raise NotTranscodable(f"{values['Rows']} rows, {values['Columns']} columns")
     return PixelFormat(
         rows=values["Rows"],
         columns=values["Columns"],

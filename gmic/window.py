@@ -19,6 +19,7 @@ from gmic.errors import InputError
 Box = tuple[int, int, int, int]
 """(row0, col0, row1, col1), half-open, row before column."""
 
+Value = TypeVar("Value", bound=np.generic)
 Coordinate = TypeVar("Coordinate", int, float, NDArray[Any])
 """Pixel index or pixel-centre coordinate, 0-based; arrays work element by element."""
 
@@ -77,10 +78,20 @@ class WindowTransform:
         Raises:
             InputError: The mask is not of the window's shape.
         """
-        _check_shape(mask_hw, "window", self.window_shape[1:])
+        return self.values_to_source(mask_hw.astype(bool))
+
+    def values_to_source(self, values_hw: NDArray[Value]) -> NDArray[Value]:
+        """Paste values of the window (h, w) into a source frame (H, W), the same pixels and dtype.
+
+        Padding is dropped; source pixels the window does not show are 0.
+
+        Raises:
+            InputError: The values are not of the window's shape.
+        """
+        _check_shape(values_hw, "window", self.window_shape[1:])
         top, left, bottom, right = self.content
-        part = mask_hw[top:bottom, left:right].astype(bool)
-        frame = np.zeros(self.source_shape[1:], dtype=bool)
+        part = values_hw[top:bottom, left:right]
+        frame = np.zeros(self.source_shape[1:], dtype=values_hw.dtype)
         row0, col0, row1, col1 = self.box_to_source(*self.content)
         frame[row0:row1, col0:col1] = part[:, ::-1] if self.flipped else part
         return frame
@@ -104,6 +115,6 @@ class WindowTransform:
         return (self.source_shape[2] - 1) - cols if self.flipped else cols
 
 
-def _check_shape(mask: NDArray[np.bool_], what: str, shape: tuple[int, ...]) -> None:
+def _check_shape(mask: NDArray[Any], what: str, shape: tuple[int, ...]) -> None:
     if mask.shape != shape:
         raise InputError(f"mask is of shape {mask.shape}; the {what} is of {shape}")

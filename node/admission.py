@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import ssl
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from pynetdicom import AE, AllStoragePresentationContexts
 from pynetdicom.presentation import PresentationContext, build_context
@@ -14,6 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from dicom_io.syntaxes import TRANSFER_SYNTAXES
+from dicom_io.transcode import TARGETS
 from dicom_io.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node import tls
 from node.config import Settings
@@ -21,9 +23,20 @@ from node.db import Database
 from node.errors import ConfigError, DatabaseUnavailable
 from node.models import Peer
 
-# The patient objects of the standard, by what pynetdicom serves as Storage, and C-ECHO.
-_ACCEPTED = frozenset(str(c.abstract_syntax) for c in AllStoragePresentationContexts) | {
-    str(Verification)
+
+@dataclass(frozen=True)
+class Offer:
+    """What is accepted of a SOP class: its transfer syntaxes, and whether the requestor of the association may ask for
+    the role of the SCP (PS3.7 D.3.3.4), so that requests of this class go to it."""
+
+    transfer_syntaxes: tuple[str, ...]
+    both_roles: bool = False
+
+
+#: The patient objects of the standard, by what pynetdicom serves as Storage; with C-GET they go the other way.
+STORED: Final[Mapping[str, Offer]] = {
+    str(c.abstract_syntax): Offer(TRANSFER_SYNTAXES, both_roles=True)
+    for c in AllStoragePresentationContexts
 }
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -90,22 +103,34 @@ def _pins(session: Session, ae_title: str) -> frozenset[str]:
     return frozenset(str(pin) for pin in pins.scalars())
 
 
-def supported_contexts(requested: Iterable[PresentationContext]) -> list[PresentationContext]:
+def supported_contexts(
+    requested: Iterable[PresentationContext],
+    offers: Mapping[str, Offer] = STORED,
+    takes: Collection[str] = (),
+) -> list[PresentationContext]:
     """What is accepted of the presentation contexts that a sender proposes.
 
-    Every storage class of patients' objects, each with the known transfer syntaxes in the sender's own order: what it
-    names first is what it has, and anything else would make it transcode.
+    Every SOP class that is offered, each with the known transfer syntaxes in the sender's own order: what it names
+    first is what it has, and anything else would make it transcode. For the classes that it `takes` and does not send
+    (C-GET), little endian comes first: a context has one syntax, and any object can be given in that one.
     """
     accepted: dict[str, list[str]] = {}
     for context in requested:
-        uid = str(context.abstract_syntax)
-        if uid in _ACCEPTED:
-            known = [str(s) for s in context.transfer_syntax if str(s) in TRANSFER_SYNTAXES]
-            accepted.setdefault(uid, []).extend(known)
-    return [
-        build_context(uid, list(dict.fromkeys(syntaxes or TRANSFER_SYNTAXES)))
-        for uid, syntaxes in accepted.items()
-    ]
+        offer = offers.get(str(context.abstract_syntax))
+        if offer is not None:
+            known = [str(s) for s in context.transfer_syntax if str(s) in offer.transfer_syntaxes]
+            if context.abstract_syntax in takes:
+                known.sort(key=lambda syntax: syntax not in TARGETS)
+            accepted.setdefault(str(context.abstract_syntax), []).extend(known)
+    return [_supported(uid, offers[uid], syntaxes) for uid, syntaxes in accepted.items()]
+
+
+def _supported(uid: str, offer: Offer, syntaxes: list[str]) -> PresentationContext:
+    context = build_context(uid, list(dict.fromkeys(syntaxes or offer.transfer_syntaxes)))
+    if offer.both_roles:
+        # Answers a role selection; without one, the roles are the usual ones.
+        context.scu_role = context.scp_role = True
+    return context
 
 
 def entity(settings: Settings) -> AE:

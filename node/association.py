@@ -1,4 +1,7 @@
-"""An association with a peer, as its requestor: opened, fed at the pace of the network, and always ended."""
+"""An association with a peer, as its requestor: opened, fed at the pace of the network, and always ended.
+
+`paced` gives the same pace to an association that the other side requested.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
-from pynetdicom import AE, _config, evt
+from pynetdicom import AE, _config, build_role, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.events import Event
@@ -35,14 +39,18 @@ class AssociationLost(PeerUnavailable):
     """An established association ended before the answer."""
 
 
+def fragment_bytes(theirs: int) -> int:
+    """Bytes of a fragment for a peer that takes so many in a PDU; 0 is a peer that sets no limit (PS3.8 D.1)."""
+    return min(theirs, _MAX_FRAGMENT) if theirs else _MAX_FRAGMENT
+
+
 class _StreamingProvider(DIMSEServiceProvider):  # type: ignore[misc]
     """pynetdicom's DIMSE provider with fragments of a bounded size, also for peers that set no limit (0)."""
 
     @property
     def maximum_pdu_size(self) -> int:
         """Bytes of a fragment."""
-        theirs: int = super().maximum_pdu_size
-        return min(theirs, _MAX_FRAGMENT) if theirs else _MAX_FRAGMENT
+        return fragment_bytes(super().maximum_pdu_size)
 
 
 @contextmanager
@@ -51,6 +59,9 @@ def association_with(
     contexts: Sequence[Proposal],
     settings: Settings,
     tls: PeerContext | None = None,
+    *,
+    handlers: Sequence[tuple[Any, ...]] = (),
+    as_scp: Sequence[str] = (),
 ) -> Iterator[Association]:
     """An association with the peer, released at the end, aborted on an error.
 
@@ -59,6 +70,8 @@ def association_with(
         contexts: what will be sent; each different one becomes one presentation context.
         settings: our AE title and time-outs.
         tls: how to know the peer, for an association over TLS (DICOM PS3.15 annex B); None: over plain TCP.
+        handlers: of requests that the peer makes on it: pynetdicom's (event, function, [further arguments]).
+        as_scp: SOP classes of which we propose to be the SCP (PS3.7 D.3.3.4).
 
     Raises:
         PeerUnavailable: no connection, or rejected for now.
@@ -78,14 +91,15 @@ def association_with(
     proposed: list[PresentationContext] = [
         build_context(uid, list(syntaxes)) for uid, syntaxes in dict.fromkeys(contexts)
     ]
-    handlers = [(evt.EVT_CONN_OPEN, _on_connection, [settings.network_timeout_s])]
+    bound = [(evt.EVT_CONN_OPEN, _on_connection, [settings.network_timeout_s]), *handlers]
     try:
         association = entity.associate(
             host,
             port,
             contexts=proposed,
             ae_title=title,
-            evt_handlers=handlers,
+            ext_neg=[build_role(uid, scp_role=True) for uid in as_scp],
+            evt_handlers=bound,
             tls_args=None if tls is None else (tls, host),
         )
     except OSError as error:  # the name is not known
@@ -110,6 +124,17 @@ def _on_connection(event: Event, timeout_s: float) -> None:
     association.dul.send_pdu = partial(_send_paced, association, association.dul.send_pdu)
 
 
+@contextmanager
+def paced(association: Association) -> Iterator[None]:
+    """What an acceptor sends waits for the network, for the duration of the block; AssociationLost where it ends."""
+    dul = association.dul
+    dul.send_pdu = partial(_send_paced, association, dul.send_pdu)
+    try:
+        yield
+    finally:
+        del dul.send_pdu  # the class's own again
+
+
 def _send_paced(
     association: Association, send: Callable[[object], None], primitive: object
 ) -> None:
@@ -130,7 +155,7 @@ def _check_alive(association: Association) -> None:
 
 def lost(association: Association) -> AssociationLost:
     """The error that says that this association has ended."""
-    peer = association.acceptor
+    peer = association.acceptor if association.is_requestor else association.requestor
     where = f"{peer.ae_title} at {peer.address}:{peer.port}"
     return AssociationLost(f"{where} ended the association, or gave no answer in time; see its log")
 

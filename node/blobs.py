@@ -171,23 +171,29 @@ class BlobStore:
                 raise
 
     def write(self, content: bytes) -> str:
-        """Store bytes that the node made itself; returns the digest. Durable on return, and in the shared store, so
-        that another host can read whatever a row names.
+        """Store bytes that the node made itself; as `make`."""
+        return self.make(lambda path: path.write_bytes(content))
+
+    def make(self, write: Callable[[Path], object]) -> str:
+        """Store a file that the node makes itself, of any size; returns the digest. Durable on return, and in the
+        shared store, so that another host can read whatever a row names.
+
+        Args:
+            write: writes the file at the path that it is given.
 
         Raises:
             DiskFull: no room.
             BlobStoreUnavailable: it is on this host alone; call again.
         """
-        digest = hashlib.sha256(content).hexdigest()
-        target = self.path(digest)
-        with _as_disk_full(target):
+        with _as_disk_full(self.spool):
             handle, name = tempfile.mkstemp(dir=self.spool, prefix="made-")
+            os.close(handle)
             spooled = Path(name)
             try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
+                write(spooled)
+                sync_file(spooled)
+                digest = sha256_of(spooled)
+                target = self.path(digest)
                 with self._lock(digest):
                     self._link(spooled, target)
             finally:

@@ -25,7 +25,7 @@ class Received:
     """What is known of a study that is still receiving.
 
     `views` are such as `L-CC`; `open_associations` carried the study before and are still open; `in_flight` objects of
-    the study are arriving now.
+    the study are arriving now. `sliced`: some came one object a slice, and nothing tells how many slices a view has.
     """
 
     generation_at: datetime
@@ -33,6 +33,7 @@ class Received:
     views: Collection[str]
     open_associations: int
     in_flight: int
+    sliced: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,9 @@ class Verdict:
 def judge(study: Received, rule: Rule, now: datetime) -> Verdict:
     """Whether to close a study now.
 
-    Complete means: nothing of it in flight, and either all expected views are there and quiet for `views_quiet_s`,
-    or no open association carries it and quiet for `quiet_s`. The deadline closes it whatever happens.
+    Complete means: nothing of it in flight, and either all expected views are there, none of them in slices, and quiet
+    for `views_quiet_s`, or no open association carries it and quiet for `quiet_s`. The deadline closes it whatever
+    happens.
     """
     quiet = (now - study.last_activity_at).total_seconds()
     age = (now - study.generation_at).total_seconds()
@@ -56,11 +58,13 @@ def judge(study: Received, rule: Rule, now: datetime) -> Verdict:
         return Verdict("deadline", "")
     if study.in_flight:
         return Verdict(None, f"{study.in_flight} object(s) arriving now")
-    if not missing and rule.expected_views:
+    all_here = bool(rule.expected_views) and not missing
+    if all_here and not study.sliced:
         if quiet >= rule.views_quiet_s:
             return Verdict("views", "")
         return Verdict(None, f"all views here; closes {rule.views_quiet_s - quiet:.0f} s from now")
     wanted = f"views missing: {', '.join(missing)}; " if missing else ""
+    wanted += "all views here, as slices, whose number is not known; " if all_here else ""
     if study.open_associations:
         return Verdict(None, f"{wanted}{study.open_associations} association(s) still open")
     if quiet >= rule.quiet_s:

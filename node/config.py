@@ -96,6 +96,7 @@ class Settings(BaseSettings):
 
     # model
     weights: Path | None = None  # None: seeded, untrained weights, and every score says so
+    weights_2d: Path | None = None  # what reads mammograms; None: the same as reads the rest
     segment_threshold: float | None = Field(
         None, gt=0, lt=1
     )  # None: the operating point of the weights

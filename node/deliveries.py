@@ -10,12 +10,13 @@ from datetime import datetime, timedelta
 from sqlalchemy import CursorResult, delete, select, update
 from sqlalchemy.orm import Session
 
-from node import outbox, timeline
+from node import commitments, destinations, outbox, timeline
 from node.config import Settings
 from node.db import Database, now, transition
 from node.errors import Conflict, NotFound
-from node.lifecycle import DeliveryEvent, DeliveryState
+from node.lifecycle import DeliveryEvent, DeliveryState, RunState
 from node.models import Artifact, Delivery, DeliveryInstance, Peer, Run
+from node.results import KINDS
 from node.runs import Failure, back_off
 
 
@@ -111,16 +112,16 @@ def claim(
 
 
 def _unsent(session: Session, delivery: Delivery) -> tuple[Parcel, ...]:
+    """What the peer gets of the run and has not taken yet, in the order of sending."""
     taken = select(DeliveryInstance.artifact_id).where(
         DeliveryInstance.delivery_id == delivery.id, DeliveryInstance.accepted
     )
-    # SEG before SR: a report arrives after what it refers to
-    rows = session.execute(
-        select(Artifact)
-        .where(Artifact.run_id == delivery.run_id, Artifact.sop_uid.is_not(None))
-        .where(Artifact.id.not_in(taken))
-        .order_by(Artifact.kind, Artifact.name)
-    ).scalars()
+    peer, run = session.get_one(Peer, delivery.peer_id), session.get_one(Run, delivery.run_id)
+    kinds = destinations.kinds_of(peer, run.route)
+    query = select(Artifact).where(Artifact.run_id == run.id, Artifact.kind.in_(kinds))
+    found = session.execute(query.where(Artifact.id.not_in(taken))).scalars()
+    # a document arrives after what it refers to
+    rows = sorted(found, key=lambda a: (KINDS.index(a.kind), a.name))
     return tuple(Parcel(a.id, a.sop_uid or "", a.sop_class_uid or "", a.sha256) for a in rows)
 
 
@@ -156,8 +157,11 @@ def note_answers(
     session.flush()
 
 
-def finish(db: Database, held: DeliveryClaim, answers: Sequence[Answer]) -> bool:
-    """All objects were accepted: SENT. False: the lease was lost or the delivery cancelled.
+def finish(
+    db: Database, held: DeliveryClaim, answers: Sequence[Answer], settings: Settings
+) -> bool:
+    """All objects were accepted: SENT, and a peer that commits is to be asked. False: the lease was lost or the
+    delivery cancelled.
 
     The answers are kept either way: a peer that has an object has it.
     """
@@ -179,6 +183,7 @@ def finish(db: Database, held: DeliveryClaim, answers: Sequence[Answer]) -> bool
             timeline.add(
                 session, held.study_id, at, "sent", f"{len(held.parcels)} objects to {name}"
             )
+            commitments.ask_peer(session, held.delivery_id, settings, at)
         return changed == 1
 
 
@@ -268,24 +273,45 @@ def dispatch_due(session: Session, settings: Settings, at: datetime) -> int:
 
 
 def retry(session: Session, delivery_id: uuid.UUID, settings: Settings, at: datetime) -> None:
-    """An operator wants a failed delivery tried again, with a new deadline.
+    """An operator wants a failed delivery tried again, with a new deadline; or a sent one, for new kinds.
 
     Raises:
         NotFound: no such delivery.
-        Conflict: it has not failed.
+        Conflict: it has not failed and nothing of it is left to send, its run no longer counts, or the peer takes no
+            results any more.
     """
     delivery = session.get(Delivery, delivery_id)
     if delivery is None:
         raise NotFound(f"no delivery {delivery_id}; `tomonode delivery list` shows what is here")
+    _check_retry(session, delivery)
     changed = transition(
         session,
         Delivery,
         DeliveryEvent.RETRY,
         [Delivery.id == delivery_id],
         not_before=at,
+        sent_at=None,
         dispatched_at=at,
         deadline_at=at + timedelta(seconds=settings.delivery_deadline_s),
     )
     if not changed:
         raise Conflict(f"delivery {delivery_id} is {delivery.state}, not FAILED; nothing to retry")
     outbox.post(session, outbox.DELIVER, delivery_id, at)
+
+
+def _check_retry(session: Session, delivery: Delivery) -> None:
+    """Raises Conflict where sending again would send nothing, or what nobody should get."""
+    peer, run = session.get_one(Peer, delivery.peer_id), session.get_one(Run, delivery.run_id)
+    if not (peer.enabled and peer.receives):
+        raise Conflict(
+            f"peer {peer.name!r} takes no results; `tomonode peer list` shows what each peer gets"
+        )
+    if delivery.state != DeliveryState.SENT:
+        return
+    if run.state != RunState.SUCCEEDED:
+        raise Conflict(f"run {run.id} is {run.state}: a newer one answers; nothing of it is sent")
+    if not _unsent(session, delivery):
+        raise Conflict(
+            f"delivery {delivery.id} is SENT, and {peer.name} has all that the run made of what it gets;"
+            " `tomonode study retry` makes kinds that it was given since"
+        )

@@ -6,25 +6,32 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from redis.exceptions import RedisError
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.orm import Session
 
-from node import outbox, peers, probe, redis_server, registry, schema
+from node import certificates, outbox, peers, probe, pulls, redis_server, registry, schema
 from node.blobs import BlobStore, sha256_of
 from node.catalogue.rows import without_row
+from node.commitments import OUT
 from node.config import Settings
-from node.db import Database, parse_url
+from node.db import Database, now, parse_url
 from node.deliveries import Destination, destination_of
 from node.errors import NodeError
+from node.exchange_models import Commitment, CommitmentItem, Pull
 from node.learning_models import ModelVersion
-from node.lifecycle import DeliveryState, ModelState, RunState
-from node.model_version import model_version
+from node.lifecycle import CommitmentState, DeliveryState, ModelState, PullState, RunState
+from node.model_version import model_version, model_version_2d
 from node.models import Delivery, Run
+from node.rules import apply as routing
+from node.rules.parse import Parsed
 
 _T = TypeVar("_T")
+_COMMITMENT_DAYS = 7  # nothing forgets one that was given up; after this the doctor does
 _START = "start the node: `tomonode up`"
 
 
@@ -46,19 +53,24 @@ def examine(settings: Settings) -> Iterator[Check]:
     yield _guarded("weights", lambda: _weights(settings))
     database = _guarded("database", lambda: _database(settings))
     yield database
+    names_known = False
     if database.ok:
         migrations = _guarded("migrations", lambda: _migrations(settings))
         yield migrations
-        if migrations.ok:
+        if names_known := migrations.ok:
             yield _guarded("model", lambda: _model(settings))
             yield _guarded("work", lambda: _work(settings))
             yield _guarded("catalogue", lambda: _catalogue(settings))
+            yield _guarded("commitments", lambda: _commitments(settings))
+            yield _guarded("pulls", lambda: _pulls(settings))
             yield from _peers(settings)
+    yield _guarded("rules", lambda: _rules(settings, names_known))
     broker = _guarded("broker", lambda: _broker(settings))
     yield broker
     if broker.ok:
         for queue in (outbox.INFER[1], outbox.DELIVER[1]):
             yield _guarded(f"worker {queue}", lambda queue=queue: _workers(settings, queue))  # type: ignore[misc]
+    yield from (Check(**vars(found)) for found in certificates.examine(settings))
     yield _guarded("listener", lambda: _listener(settings))
     yield _guarded("web", lambda: _web(settings))
 
@@ -88,12 +100,12 @@ def _blob_store(settings: Settings) -> Check:
 
 
 def _weights(settings: Settings) -> Check:
-    version = model_version(settings)
+    version, flat = model_version(settings), model_version_2d(settings)
+    said = f"; for mammograms {flat} in {settings.weights_2d}" if flat else ""
     if settings.weights is None:
-        return Check(
-            "weights", True, f"{version}: none configured, so untrained; scores mean nothing"
-        )
-    return Check("weights", True, f"{version} in {settings.weights}")
+        untrained = f"{version}: none configured, so untrained; scores mean nothing"
+        return Check("weights", True, untrained + said)
+    return Check("weights", True, f"{version} in {settings.weights}{said}")
 
 
 def _database(settings: Settings) -> Check:
@@ -170,6 +182,63 @@ def _catalogue(settings: Settings) -> Check:
     found = f"{missing} objects are here that queries of other systems do not find"
     mend = "`tomonode catalogue rebuild --missing` lists them" if missing else ""
     return Check("catalogue", not missing, found if missing else "complete", mend)
+
+
+def _rules(settings: Settings, names_known: bool) -> Check:
+    if settings.rules is None:
+        return Check("rules", True, "none: the active model reads every study, for every peer")
+    path = settings.rules
+
+    def look(db: Database) -> Parsed:
+        with db.reading() as session:
+            return routing.read(path, routing.known(session, settings))
+
+    found = _ask(settings, look) if names_known else routing.read(path, None)
+    if not found.faults:
+        return Check("rules", True, f"{len(found.rules)} in {path}")
+    mend = "mend it (`tomonode rules check`): a running node goes on with the last good rules, none starts with it"
+    return Check("rules", False, found.faults[0], mend)
+
+
+def _commitments(settings: Settings) -> Check:
+    """Those that were given up, and our own where a peer does not keep an object."""
+    kept = (
+        select(CommitmentItem.commitment_id)
+        .join(Commitment)
+        .where(Commitment.direction == OUT, CommitmentItem.committed.is_(False))
+    )
+    wrong = (Commitment.state == CommitmentState.FAILED) | Commitment.id.in_(kept)
+
+    def count(db: Database) -> tuple[int, int]:
+        waiting = Commitment.state.in_([CommitmentState.PENDING, CommitmentState.SENDING])
+        with db.reading() as session:
+            recent = Commitment.created_at > now(session) - timedelta(days=_COMMITMENT_DAYS)
+            bad = _count(session, Commitment.id, wrong & recent)
+            return _count(session, Commitment.id, waiting), bad
+
+    open_ones, failed = _ask(settings, count)
+    found = (
+        f"{open_ones} wait; {failed} of the last {_COMMITMENT_DAYS} days given up, or with an object"
+        " that a peer does not keep"
+    )
+    mend = "`tomonode commitment list` shows them; `commitment retry` asks or answers once more"
+    return Check("commitments", not failed, found, mend if failed else "")
+
+
+def _pulls(settings: Settings) -> Check:
+    def count(db: Database) -> tuple[int, int]:
+        live = Pull.state.in_([PullState.PENDING, PullState.RUNNING])
+        with db.reading() as session:
+            return _count(session, Pull.id, live), _count(session, Pull.id, pulls.given_up())
+
+    live, failed = _ask(settings, count)
+    found = f"{live} on their way; {failed} given up"
+    mend = "`tomonode pull list --state FAILED` says why; ask again, or `pull cancel` it"
+    return Check("pulls", not failed, found, mend if failed else "")
+
+
+def _count(session: Session, column: Any, where: ColumnElement[bool]) -> int:
+    return session.execute(select(func.count(column)).where(where)).scalar_one()
 
 
 def _peers(settings: Settings) -> Iterator[Check]:

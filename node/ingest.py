@@ -11,19 +11,22 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from dicom_io.errors import UnreadableDataset
+from dicom_io.errors import RefusalCode, UnreadableDataset
 from dicom_io.header import InstanceHeader, read_header
-from dicom_io.syntaxes import BREAST_TOMOSYNTHESIS, MAMMOGRAPHY_PRESENTATION
-from node import studies
+from dicom_io.recognise import Kind, kind_of
+from node import arrivals
+from node.arrivals import Arrival, Recorded
 from node.blobs import BlobStore
 from node.catalogue import described
 from node.db import Database, now
 from node.errors import DatabaseUnavailable, DiskFull, NodeError, Transient, UnreadableObject
 from node.models import Instance, Quarantined
 from node.spool import Command, SpoolFile
-from node.studies import Arrival, Recorded
 
-_IMAGES = frozenset({BREAST_TOMOSYNTHESIS, MAMMOGRAPHY_PRESENTATION})
+#: What the model may read.
+IMAGES = frozenset({Kind.TOMOSYNTHESIS, Kind.MAMMOGRAM, Kind.TOMO_SLICE})
+# Kept and answered with success, for a sender that hears a failure would send it again for ever.
+_ASIDE = {Kind.PRIVATE_TOMO: RefusalCode.PRIVATE_TOMOSYNTHESIS.sentence}
 _COMMENT_LIMIT = 64  # Error Comment (0000,0902) is LO: PS3.5 table 6.2-1
 
 
@@ -100,7 +103,7 @@ def ingest(
         at_commit = False
         try:
             with db.transaction() as session:
-                recorded = studies.record(session, arrival, now(session))
+                recorded = arrivals.record(session, arrival, now(session))
                 at_commit = True
         except DatabaseUnavailable as error:
             if not at_commit:
@@ -140,19 +143,21 @@ def _check(header: InstanceHeader, command: Command) -> None:
 def _arrival(
     header: InstanceHeader, listed: described.Header, file: SpoolFile, calling_ae: str
 ) -> Arrival:
-    frames = header.number_of_frames
+    frames, kind = header.number_of_frames, kind_of(header)
     return Arrival(
         study_uid=header.study_instance_uid,
         series_uid=header.series_instance_uid,
         sop_uid=header.sop_instance_uid,
         sop_class_uid=header.sop_class_uid,
         transfer_syntax_uid=header.transfer_syntax_uid,
-        is_image=header.sop_class_uid in _IMAGES,
+        is_image=kind in IMAGES,
         sha256=file.sha256,
         size_bytes=file.size,
         laterality=header.laterality,
         view=header.view,
         frames=frames if frames is not None and 0 < frames < 2**31 else None,
+        volume_uid=header.series_instance_uid if kind is Kind.TOMO_SLICE else None,
+        kept_aside=_ASIDE.get(kind),
         patient_id=listed.of_study.patient_id,
         accession_number=listed.of_study.accession_number,
         study_date=listed.of_study.study_date,

@@ -118,6 +118,7 @@ class CommitmentEvent(StrEnum):
     REQUEUE = "REQUEUE"  # no way through now, lease ran out, or asked and waiting for the answer
     ANSWER = "ANSWER"
     FAIL = "FAIL"
+    RETRY = "RETRY"  # asked of us once more, or an operator asks once more
 
 
 class PullState(StrEnum):
@@ -183,6 +184,8 @@ DELIVERY: Mapping[tuple[DeliveryState, DeliveryEvent], DeliveryState] = {
     (DeliveryState.SENDING, DeliveryEvent.FAIL): DeliveryState.FAILED,
     (DeliveryState.SENDING, DeliveryEvent.REQUEUE): DeliveryState.PENDING,
     (DeliveryState.FAILED, DeliveryEvent.RETRY): DeliveryState.PENDING,
+    # an operator, where the peer gets more kinds now than then
+    (DeliveryState.SENT, DeliveryEvent.RETRY): DeliveryState.PENDING,
     (DeliveryState.PENDING, DeliveryEvent.CANCEL): DeliveryState.CANCELLED,
     (DeliveryState.SENDING, DeliveryEvent.CANCEL): DeliveryState.CANCELLED,
     (DeliveryState.FAILED, DeliveryEvent.CANCEL): DeliveryState.CANCELLED,
@@ -209,6 +212,8 @@ COMMITMENT: Mapping[tuple[CommitmentState, CommitmentEvent], CommitmentState] = 
     (CommitmentState.SENDING, CommitmentEvent.ANSWER): CommitmentState.DONE,
     (CommitmentState.PENDING, CommitmentEvent.FAIL): CommitmentState.FAILED,
     (CommitmentState.SENDING, CommitmentEvent.FAIL): CommitmentState.FAILED,
+    (CommitmentState.DONE, CommitmentEvent.RETRY): CommitmentState.PENDING,
+    (CommitmentState.FAILED, CommitmentEvent.RETRY): CommitmentState.PENDING,
 }
 
 PULL: Mapping[tuple[PullState, PullEvent], PullState] = {
@@ -218,6 +223,7 @@ PULL: Mapping[tuple[PullState, PullEvent], PullState] = {
     (PullState.RUNNING, PullEvent.FAIL): PullState.FAILED,
     (PullState.PENDING, PullEvent.CANCEL): PullState.CANCELLED,
     (PullState.RUNNING, PullEvent.CANCEL): PullState.CANCELLED,
+    (PullState.FAILED, PullEvent.CANCEL): PullState.CANCELLED,  # nobody wants it any more
 }
 
 MODEL: Mapping[tuple[ModelState, ModelEvent], ModelState] = {
@@ -260,13 +266,15 @@ def sources_and_target(event: Event) -> tuple[frozenset[str], str]:
 
 
 def status(study: str, run: str | None, deliveries: Iterable[str]) -> str:
-    """The one word a person sees, from the three states: receiving, excluded, queued, running, failed, delivering,
-    delivery failed, delivered, done (nothing to deliver)."""
+    """The one word a person sees, from the three states: receiving, excluded, not read (closed without a run), queued,
+    running, failed, delivering, delivery failed, delivered, done (nothing to deliver)."""
     if study == StudyState.RECEIVING:
         return "receiving"
     if study == StudyState.EXCLUDED:
         return "excluded"
-    if run in (None, RunState.QUEUED, RunState.SUPERSEDED):
+    if run in (None, RunState.SUPERSEDED):
+        return "not read"
+    if run == RunState.QUEUED:
         return "queued"
     if run == RunState.RUNNING:
         return "running"

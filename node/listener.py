@@ -1,4 +1,4 @@
-"""The receiving side: a Verification and Storage SCP that says yes only to what is durable.
+"""The listening side: who is let in, and the threads of it. What is answered is in `node.dimse`.
 
 `run` is the process behind `tomonode listen`; `start` gives a running `Listener`, with port 0 for a free one.
 """
@@ -9,28 +9,28 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial
 from typing import Any
 
-from pydicom.dataset import Dataset
 from pynetdicom import AE, _config, evt
+from pynetdicom.association import Association
 from pynetdicom.events import Event
 from pynetdicom.transport import ThreadedAssociationServer
-from structlog.contextvars import bound_contextvars, get_contextvars
+from structlog.contextvars import get_contextvars
 
-from dicom_io.errors import DicomIoError
 from node import admission, copier, log, processes, tls
 from node.activity import OpenAssociation, OpenAssociations
 from node.blobs import BlobStore
 from node.config import Settings
 from node.db import Database
-from node.errors import ConfigError, NodeError
-from node.ingest import Answer, ShuttingDown, answer, ingest
-from node.spool import Command, SpoolFile, SpoolingProvider, receive
-from node.studies import Recorded
+from node.dimse import serving, storage
+from node.dimse.service import Resources
+from node.dimse.services import handlers, offers, operations, services
+from node.errors import ConfigError
+from node.spool import SpoolingProvider, receive
 
 #: How long a stopping listener waits for objects in flight; less than the supervisor gives it.
 DRAIN_S = 25.0
@@ -85,6 +85,12 @@ class Listener:
         self._housekeeper = threading.Thread(target=self._keep_house, name="housekeeping")
         # What `log` has bound: pynetdicom's threads do not inherit it.
         self._context = get_contextvars()
+        self._resources = Resources(
+            settings, self.db, self.store, self.associations, self._stopping, self._context
+        )
+        listed = services(self._resources)
+        self._offers, self._handlers = offers(listed), handlers(listed)
+        self._operations = operations(listed)
         self._copier = threading.Thread(
             target=copy_context().run,
             args=(copier.run, self.store, self._ended, settings.tick_s),
@@ -106,22 +112,24 @@ class Listener:
         settings = self.settings
         # pynetdicom's own log lines may show what a message holds, and cost time for every fragment.
         _config.LOG_HANDLER_LEVEL = "none"
+        _config.STORE_SEND_CHUNKED_DATASET = True  # C-GET sends files, whatever size they have
         self._sweep()
-        handlers = [
+        bound = [
             (evt.EVT_CONN_OPEN, self._on_connection),
+            (evt.EVT_CONN_CLOSE, _on_closed),
             (evt.EVT_REQUESTED, self._on_request),
             (evt.EVT_REJECTED, self._on_rejected),
-            (evt.EVT_C_STORE, self._on_store),
+            *self._handlers,
         ]
         entity = admission.entity(settings)
         secure = tls.server_context(settings) if settings.listen_tls_port else None
         with _listening_on(settings.listen_host, settings.listen_port, "TOMONODE_LISTEN_PORT"):
             self._server = entity.start_server(
-                (settings.listen_host, settings.listen_port), block=False, evt_handlers=handlers
+                (settings.listen_host, settings.listen_port), block=False, evt_handlers=bound
             )
         if secure is not None:
             try:
-                self._tls_server = self._start_tls(entity, secure, handlers)
+                self._tls_server = self._start_tls(entity, secure, bound)
             except ConfigError:
                 self._server.shutdown()
                 raise
@@ -130,7 +138,7 @@ class Listener:
             self._copier.start()
         log.get().info("listening", host=settings.listen_host, port=self.port)
 
-    def _start_tls(self, entity: AE, secure: ssl.SSLContext, handlers: list[Any]) -> tls.TlsServer:
+    def _start_tls(self, entity: AE, secure: ssl.SSLContext, bound: list[Any]) -> tls.TlsServer:
         """The second port. Raises ConfigError where it cannot be had."""
         host, port = self.settings.listen_host, self.settings.listen_tls_port
         with _listening_on(host, port, "TOMONODE_LISTEN_TLS_PORT"):
@@ -138,7 +146,7 @@ class Listener:
                 entity,
                 (host, port),
                 secure,
-                handlers,
+                bound,
                 handshake_s=self.settings.acse_timeout_s,
                 may_connect=partial(admission.allowed, networks=self._networks),
             )
@@ -186,7 +194,12 @@ class Listener:
 
     def _on_connection(self, event: Event) -> None:
         association = event.assoc
-        association.dimse = SpoolingProvider(association, self._open_file)
+        association.dimse = SpoolingProvider(
+            association, partial(storage.open_file, self._resources)
+        )
+        serving.take_over(association, self._operations)
+        reader = association.dul
+        reader._target = partial(_read, association, reader.run_reactor)
         self.associations.add(OpenAssociation(association, association.dimse))
         connection = association.dul.socket.socket
         association.dul.socket.recv = partial(receive, connection, self._pdu_limit)
@@ -207,40 +220,36 @@ class Listener:
             self._log().warning("association refused", **who, reason=refusal.reason)
             association.kill()  # returns when the rejection is sent and the peer has closed
             return
-        requested = association.requestor.requested_contexts
-        association.acceptor.supported_contexts = admission.supported_contexts(requested)
+        requestor = association.requestor
+        roles = requestor.role_selection.items()
+        takes = {str(uid) for uid, role in roles if role.scp_role and not role.scu_role}
+        association.acceptor.supported_contexts = admission.supported_contexts(
+            requestor.requested_contexts, self._offers, takes
+        )
 
     def _on_rejected(self, event: Event) -> None:
         said = event.assoc.acceptor.primitive
         self._log().warning("association refused", **_who(event), reason=said.reason_str)
 
-    def _open_file(self, command: Command) -> SpoolFile:
-        if self._stopping.is_set():
-            return SpoolFile.refused(self.store, command, ShuttingDown("the listener is stopping"))
-        return SpoolFile.create(self.store, self.settings.disk_reserve_mb * 2**20, command)
 
-    def _on_store(self, event: Event) -> Dataset:
-        started = time.monotonic()
-        opened = self.associations.of(event.assoc)
-        calling_ae = str(event.assoc.requestor.ae_title)
-        # pynetdicom hands the file on under this name; `dataset_path` would give the path without the rest.
-        file: SpoolFile | None = event.request._dataset_file
-        if file is None:
-            return _as_dataset(Answer(0xC000, "the request came without a data set"))
-        with (
-            _finished(event, file),
-            bound_contextvars(**{**self._context, "association_id": str(opened.id)}),
-        ):
-            outcome: Recorded | Exception
-            try:
-                outcome, arrival = ingest(file, self.store, self.db, calling_ae)
-                opened.studies.add(arrival.study_uid)
-            except Exception as error:  # noqa: BLE001 - the boundary to the sender: every outcome becomes a status
-                outcome = error
-            told = answer(outcome)
-            with suppress(OSError):  # a log without room must not change the answer
-                _log_outcome(outcome, told, file, calling_ae, time.monotonic() - started)
-        return _as_dataset(told)
+def _on_closed(event: Event) -> None:
+    _wait_no_more(event.assoc)
+
+
+def _read(association: Association, run_reactor: Callable[[], None]) -> None:
+    """What reads the connection; a request that it cannot decode ends it."""
+    try:
+        run_reactor()
+    finally:
+        _wait_no_more(association)
+
+
+def _wait_no_more(association: Association) -> None:
+    """A peer that has gone before it asked for an association (a port scan, a look whether we live), or asked nonsense,
+    holds no place: pynetdicom would wait for its request until the ACSE time-out."""
+    waiting = association.requestor.primitive is None and association.dul.to_user_queue.empty()
+    if association.is_acceptor and waiting:
+        association.dul.to_user_queue.put(None)  # as if that time were over
 
 
 @contextmanager
@@ -252,17 +261,6 @@ def _listening_on(host: str, port: int, setting: str) -> Iterator[None]:
         raise ConfigError(
             f"cannot listen on {host}:{port}: {error.strerror}; change TOMONODE_LISTEN_HOST or {setting}"
         ) from error
-
-
-@contextmanager
-def _finished(event: Event, file: SpoolFile) -> Iterator[None]:
-    """Remove the spool file at the end, whatever happened."""
-    try:
-        yield
-    finally:
-        file.discard()
-        # The time it took to store is not the sender's silence; pynetdicom would count it as such.
-        event.assoc.dul._idle_timer.restart()
 
 
 def _end(opened: list[OpenAssociation]) -> None:
@@ -284,14 +282,6 @@ def _wait_for(opened: list[OpenAssociation]) -> None:
         time.sleep(0.02)
 
 
-def _as_dataset(told: Answer) -> Dataset:
-    status = Dataset()
-    status.Status = told.status
-    if told.comment:
-        status.ErrorComment = told.comment
-    return status
-
-
 def _who(event: Event) -> dict[str, str]:
     peer = event.assoc.requestor
     primitive = peer.primitive
@@ -300,24 +290,3 @@ def _who(event: Event) -> dict[str, str]:
         "called_ae": str(primitive.called_ae_title),
         "address": str(peer.address),
     }
-
-
-def _log_outcome(
-    outcome: Recorded | Exception, told: Answer, file: SpoolFile, calling_ae: str, seconds: float
-) -> None:
-    facts = {
-        "sop_uid": file.command.sop_uid,
-        "sop_class": file.command.sop_class_uid,
-        "syntax": file.command.transfer_syntax_uid,
-        "calling_ae": calling_ae,
-        "bytes": file.size,
-        "seconds": round(seconds, 3),
-        "status": f"0x{told.status:04X}",
-    }
-    if isinstance(outcome, Recorded):
-        log.get().info("object stored", state=outcome.value, sha256=file.sha256, **facts)
-    else:
-        # Only our own messages are free of the object's content.
-        own = isinstance(outcome, NodeError | DicomIoError)
-        reason = str(outcome) if own else told.comment
-        log.get().warning("object refused", code=type(outcome).__name__, reason=reason, **facts)

@@ -25,21 +25,29 @@ def model_version(settings: Settings) -> str:
     Raises:
         ConfigError: the file is missing or is no safetensors file.
     """
-    if settings.weights is None:
-        return UNTRAINED
-    card = _card(settings.weights)
-    name = card.get("name") or settings.weights.stem
+    return UNTRAINED if settings.weights is None else _named(settings.weights, "TOMONODE_WEIGHTS")
+
+
+def model_version_2d(settings: Settings) -> str | None:
+    """The same of the weights configured for mammograms; None where none are."""
+    path = settings.weights_2d
+    return None if path is None else _named(path, "TOMONODE_WEIGHTS_2D")
+
+
+def _named(path: Path, setting: str) -> str:
+    card = _card(path, setting)
+    name = card.get("name") or path.stem
     version = card.get("version")
     return f"{name}-{version}" if version else str(name)
 
 
-def _card(path: Path) -> dict[str, str]:
-    advice = "give a safetensors file made by Tomonode (TOMONODE_WEIGHTS), or none"
+def _card(path: Path, setting: str) -> dict[str, str]:
+    advice = f"give a safetensors file made by Tomonode ({setting}), or none"
     try:
         with path.open("rb") as file:
             if file.read(4) == _ZIP:
                 raise ConfigError(
-                    f"weights {path} are a PyTorch checkpoint; unset TOMONODE_WEIGHTS, convert it with"
+                    f"weights {path} are a PyTorch checkpoint; unset {setting}, convert it with"
                     " `tomonode model import FILE --name NAME` and promote that version"
                 )
             file.seek(0)

@@ -298,6 +298,7 @@ class Artifact(Base):
         CheckConstraint("(kind = 'OVERLAY') = (sop_uid IS NULL)", name="sop_uid"),
         CheckConstraint("length(sha256) = 64", name="sha256"),
         UniqueConstraint("run_id", "name"),
+        UniqueConstraint("sop_uid", "kind"),  # an object may have a twin (`results.TWIN`)
         Index("ix_artifacts_sha256", "sha256"),
     )
 
@@ -306,7 +307,7 @@ class Artifact(Base):
     kind: Mapped[str] = mapped_column(String(16))
     name: Mapped[str] = mapped_column(String(128))  # unique in the run, such as seg-1.2.3.dcm
     source_sop_uid: Mapped[str | None] = mapped_column(UID)
-    sop_uid: Mapped[str | None] = mapped_column(UID, unique=True)
+    sop_uid: Mapped[str | None] = mapped_column(UID)
     sop_class_uid: Mapped[str | None] = mapped_column(UID)
     sha256: Mapped[str] = mapped_column(String(64))
     size_bytes: Mapped[int] = mapped_column(BigInteger)
@@ -347,7 +348,7 @@ class Peer(Base):
 
 
 class Delivery(Base):
-    """The sending of one run's SEG and SR to one peer."""
+    """The sending of one run's results to one peer."""
 
     __tablename__ = "deliveries"
     __table_args__ = (

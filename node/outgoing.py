@@ -38,13 +38,18 @@ class Outgoing:
     @property
     def as_it_is(self) -> Proposal:
         """A presentation context in which it can be sent as it is."""
-        return self.sop_class_uid, (self.transfer_syntax_uid,)
+        return self.proposals(*self.context)[0]
 
     @property
     def transcoded(self) -> Proposal:
         """A presentation context in which it can be sent transcoded."""
-        others = tuple(syntax for syntax in TARGETS if syntax != self.transfer_syntax_uid)
-        return self.sop_class_uid, others
+        return self.proposals(*self.context)[1]
+
+    @staticmethod
+    def proposals(sop_class_uid: str, transfer_syntax_uid: str) -> tuple[Proposal, Proposal]:
+        """The presentation contexts in which an object of a class and syntax can be sent: as it is, and transcoded."""
+        others = tuple(syntax for syntax in TARGETS if syntax != transfer_syntax_uid)
+        return (sop_class_uid, (transfer_syntax_uid,)), (sop_class_uid, others)
 
 
 def outgoing(path: Path) -> Outgoing:

@@ -1,4 +1,5 @@
-"""Destinations of results: checked when they are added, so that no delivery fails for a typing error."""
+"""Other systems, where results go and studies come from: checked when they are added, so that no delivery fails for a
+typing error."""
 
 from __future__ import annotations
 
@@ -19,12 +20,14 @@ from node.deliveries import Destination
 from node.errors import ConfigError, Conflict, NotFound, PeerRefused, PeerUnavailable
 from node.lifecycle import DeliveryEvent, DeliveryState
 from node.models import Delivery, Peer
+from node.peer_parts import NEW, UNSAID, Part, assign, columns
 from node.tls import client_context, pin_of
 
 _NAME_LIMIT = 64
 _HOST_LIMIT = 255
 _URL_LIMIT = 2000
 _REACH_S = 5.0
+_ADDRESS = ("kind", "ae_title", "host", "port", "url", "tls", "pin_sha256")
 
 
 def dicom_peer(
@@ -116,15 +119,38 @@ def _check_name(name: str) -> None:
         )
 
 
-def add(session: Session, peer: Peer) -> bool:
-    """Keep a new peer, in the caller's transaction. A removed peer of this name comes back with the new address.
+def change(session: Session, name: str, part: Part) -> int:
+    """Say what a peer is for from now on; where it takes no results any more, what waits to be sent is cancelled.
+
+    Returns:
+        How many deliveries were cancelled.
+
+    Raises:
+        NotFound: no such peer.
+        ConfigError: nothing is to change, or a STOW-RS service is to do what it cannot.
+    """
+    peer = find(session, name)
+    if part.empty:
+        raise ConfigError(
+            f"nothing to change of peer {name!r}; give --results KINDS, --no-results, --query or --commit"
+        )
+    assign(peer, columns(peer, part))
+    session.flush()
+    return 0 if peer.receives else _cancel(session, peer.id)
+
+
+def add(session: Session, peer: Peer, part: Part = UNSAID) -> bool:
+    """Keep a new peer, in the caller's transaction. A removed peer of this name comes back as the new one.
 
     Returns:
         False if just this peer was here already.
 
     Raises:
-        Conflict: the name is taken by another address, or the same one known in another way.
+        Conflict: the name is taken by another address, or the same one known in another way or for another part.
+        ConfigError: a STOW-RS service is to do what it cannot.
     """
+    assign(peer, NEW)
+    assign(peer, columns(peer, part))
     known = session.execute(select(Peer).where(Peer.name == peer.name)).scalar_one_or_none()
     if known is None:
         session.add(peer)
@@ -136,15 +162,19 @@ def add(session: Session, peer: Peer) -> bool:
             f"peer {peer.name!r} is here already as {address(known)}; remove it first, or choose another name"
         )
     if known.enabled:
+        if columns(known, UNSAID) != columns(known, part):
+            raise Conflict(
+                f"peer {peer.name!r} is here already with other options; `tomonode peer set` changes them"
+            )
         return False
-    for column in ("kind", "ae_title", "host", "port", "url", "tls", "pin_sha256", "enabled"):
+    for column in (*_ADDRESS, *NEW, "enabled"):
         setattr(known, column, getattr(peer, column))
     session.flush()
     return True
 
 
 def listed(session: Session) -> Sequence[Peer]:
-    """The peers that results go to, by name."""
+    """The peers, by name."""
     return (
         session.execute(select(Peer).where(Peer.enabled).order_by(func.lower(Peer.name)))
         .scalars()
@@ -176,6 +206,10 @@ def remove(session: Session, name: str) -> int:
     peer = find(session, name)
     peer_id = peer.id
     session.execute(update(Peer).where(Peer.id == peer_id).values(enabled=False))
+    return _cancel(session, peer_id)
+
+
+def _cancel(session: Session, peer_id: uuid.UUID) -> int:
     is_open = Delivery.state.in_([DeliveryState.PENDING, DeliveryState.SENDING])
     return transition(
         session,

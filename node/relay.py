@@ -13,10 +13,21 @@ from celery import Celery
 from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError
 
-from node import deliveries, log, outbox, registry, runs, studies, trainings
+from node import (
+    commitments,
+    deliveries,
+    log,
+    outbox,
+    pulls,
+    registry,
+    runs,
+    studies,
+    trainings,
+)
 from node.config import Settings
 from node.db import Database, now
-from node.errors import BrokerUnavailable, Transient
+from node.errors import BrokerUnavailable, ConfigError, Transient
+from node.rules import apply as rules
 
 
 def sender(settings: Settings) -> outbox.Send:
@@ -54,12 +65,17 @@ def tick(db: Database, settings: Settings, model_version: str, send: outbox.Send
     """
     with db.transaction() as session:
         at = now(session)
+        rules.watch(session, settings)
         studies.close_due(session, settings, registry.answering(session, model_version), at)
         runs.reap(session, at)
         deliveries.reap(session, at)
+        commitments.reap(session, at)
+        pulls.reap(session, at)
         trainings.reap(session, at)
         runs.dispatch_due(session, settings, at)
         deliveries.dispatch_due(session, settings, at)
+        commitments.dispatch_due(session, settings, at)
+        pulls.dispatch_due(session, settings, at)
         trainings.dispatch_due(session, settings, at)
     return outbox.drain(db, send)
 
@@ -79,7 +95,7 @@ def run(settings: Settings, model_version: str, stop: threading.Event) -> None:
             trouble = ""
             if sent:
                 logger.info("messages sent", count=sent)
-        except Transient as error:
+        except (Transient, ConfigError) as error:  # rules that were never good: studies wait
             if error.code != trouble:
                 logger.warning("relay waits", code=error.code, error=str(error))
             trouble = error.code

@@ -12,23 +12,16 @@ from typing import Any
 from sqlalchemy import ColumnElement, CursorResult, select, update
 from sqlalchemy.orm import Session, aliased
 
-from node import outbox, timeline
+from node import destinations, inputs, outbox, timeline
 from node.blobs import BlobStore
 from node.catalogue import rows
 from node.catalogue.described import Header
 from node.config import Settings
 from node.db import Database, now, transition
+from node.inputs import Input
 from node.lifecycle import RunEvent, RunState
-from node.models import Artifact, Delivery, ImageResult, Instance, Peer, Run, Study
-
-
-@dataclass(frozen=True)
-class Input:
-    """One image object of a claimed run."""
-
-    sop_uid: str
-    sop_class_uid: str
-    sha256: str
+from node.models import Artifact, Delivery, ImageResult, Run, Study
+from node.results import DOCUMENTS, TWIN, USUAL
 
 
 @dataclass(frozen=True)
@@ -44,12 +37,14 @@ class Claim:
     shadow: bool  # its results are kept and never delivered
     created_at: datetime
     inputs: tuple[Input, ...]
-    predecessor_sr: PredecessorSR | None
+    unread: tuple[Input, ...]  # images that no model is asked to read, for the report's library
+    kinds: tuple[str, ...] = USUAL  # what it shall make (`node.results`)
+    predecessors: Mapping[str, Earlier] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class PredecessorSR:
-    """The report that this run's report replaces."""
+class Earlier:
+    """A document of an earlier run, which this run's document of the same kind replaces."""
 
     sop_uid: str
     sop_class_uid: str
@@ -72,6 +67,7 @@ class ImageOutcome:
     segments: int = 0
     regions: Sequence[Mapping[str, Any]] = ()
     excluded_reason: str | None = None
+    notes: Sequence[str] = ()
     pixel_spacing_mm: float | None = None
     slice_spacing_mm: float | None = None
     intensity_p05: float | None = None
@@ -157,8 +153,14 @@ def claim(db: Database, run_id: uuid.UUID, worker: str, settings: Settings) -> C
             model_version=run.model_version,
             shadow=run.shadow,
             created_at=run.created_at,
-            inputs=_inputs(session, run),
-            predecessor_sr=_predecessor_sr(session, run),
+            inputs=inputs.of_run(session, run),
+            unread=inputs.unread_of_run(session, run),
+            kinds=destinations.wanted(session, run),
+            predecessors={
+                kind: earlier
+                for kind in DOCUMENTS
+                if (earlier := _predecessor(session, run, kind)) is not None
+            },
         )
 
 
@@ -176,27 +178,17 @@ def _its_turn(at: datetime) -> ColumnElement[bool]:
     return Run.shadow.is_(False) | ~waiting.exists()
 
 
-def _inputs(session: Session, run: Run) -> tuple[Input, ...]:
-    rows = session.execute(
-        select(Instance.sop_uid, Instance.sop_class_uid, Instance.sha256)
-        .where(Instance.study_id == run.study_id, Instance.is_image)
-        .where(Instance.generation <= run.generation)
-        .order_by(Instance.sop_uid)
-    )
-    return tuple(Input(r.sop_uid, r.sop_class_uid, r.sha256) for r in rows)
-
-
-def _predecessor_sr(session: Session, run: Run) -> PredecessorSR | None:
-    """The nearest earlier run's report, if an earlier run got as far as making one."""
+def _predecessor(session: Session, run: Run, kind: str) -> Earlier | None:
+    """The nearest earlier run's document of a kind, if an earlier run made one."""
     predecessor_id = run.predecessor_id
     while predecessor_id is not None:
         row = session.execute(
             select(Artifact.sop_uid, Artifact.sop_class_uid, Artifact.sha256).where(
-                Artifact.run_id == predecessor_id, Artifact.kind == "SR"
+                Artifact.run_id == predecessor_id, Artifact.kind == kind
             )
         ).first()
         if row is not None:
-            return PredecessorSR(row.sop_uid, row.sop_class_uid, row.sha256)
+            return Earlier(row.sop_uid, row.sop_class_uid, row.sha256)
         predecessor_id = session.get_one(Run, predecessor_id).predecessor_id
     return None
 
@@ -215,8 +207,8 @@ def heartbeat(db: Database, run_id: uuid.UUID, attempt: int, settings: Settings)
 
 
 def succeed(db: Database, held: Claim, outcome: Outcome, settings: Settings) -> bool:
-    """One transaction: results, artifacts and their rows in the catalogue, SUCCEEDED, a delivery to every enabled peer,
-    their messages.
+    """One transaction: results, artifacts and their rows in the catalogue, SUCCEEDED, a delivery to each of its
+    destinations, their messages.
 
     False: the lease was lost, or a newer generation superseded the run; nothing was written.
 
@@ -242,6 +234,7 @@ def succeed(db: Database, held: Claim, outcome: Outcome, settings: Settings) -> 
         run = session.get_one(Run, held.run_id)
         for image in outcome.images:
             values = {**vars(image), "regions": [dict(region) for region in image.regions]}
+            values["notes"] = list(image.notes)
             session.add(ImageResult(run_id=held.run_id, **values))
         made = [Artifact(run_id=held.run_id, **vars(artifact)) for artifact in outcome.artifacts]
         session.add_all(made)
@@ -254,26 +247,31 @@ def succeed(db: Database, held: Claim, outcome: Outcome, settings: Settings) -> 
         )
         session.flush()
         for artifact in made:
-            if artifact.sop_uid is not None and artifact.sha256 in headers:
+            if artifact.sha256 in headers:
                 rows.add_artifact(session, held.study_id, artifact, headers[artifact.sha256])
         if not held.shadow:
-            _queue_deliveries(session, held.run_id, settings, at)
+            _queue_deliveries(session, run, settings, at)
         return True
 
 
 def _headers(outcome: Outcome, settings: Settings) -> dict[str, Header]:
-    objects = [one.sha256 for one in outcome.artifacts if one.sop_uid is not None]
+    objects = [
+        one.sha256 for one in outcome.artifacts if one.sop_uid is not None and one.kind != TWIN
+    ]
     return rows.headers(BlobStore.of(settings), objects)
 
 
-def _queue_deliveries(
-    session: Session, run_id: uuid.UUID, settings: Settings, at: datetime
-) -> None:
-    for peer_id in session.execute(select(Peer.id).where(Peer.enabled)).scalars().all():
+def _queue_deliveries(session: Session, run: Run, settings: Settings, at: datetime) -> None:
+    peers, absent = destinations.of_run(session, run.route)
+    if absent:
+        names = ", ".join(absent)
+        said = f"{_called(run)}: no peer {names} takes results, which the routing rules name"
+        timeline.add(session, run.study_id, at, "not sent", said)
+    for peer in peers:
         delivery = Delivery(
             id=uuid.uuid4(),
-            run_id=run_id,
-            peer_id=peer_id,
+            run_id=run.id,
+            peer_id=peer.id,
             not_before=at,
             dispatched_at=at,
             deadline_at=at + timedelta(seconds=settings.delivery_deadline_s),

@@ -10,28 +10,29 @@ A delivery (`store`) sends an object as it is stored to a peer that takes its tr
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pynetdicom.association import Association
 from pynetdicom.sop_class import Verification
 
-from dicom_io.errors import DicomIoError
-from dicom_io.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
-from dicom_io.transcode import TARGETS
-from node import log
-from node.association import Address, AssociationLost, Proposal, association_with, lost
+from dicom_io.syntaxes import IMPLICIT_LITTLE
+from node.association import Address, AssociationLost, Proposal, association_with
 from node.config import Settings
 from node.deliveries import Answer, Destination, Parcel
+from node.dimse.sending import (
+    CLASS_NOT_SUPPORTED,
+    MAX_CONTEXTS,
+    association_to,
+    batches,
+    is_warning,
+    send_as_it_is,
+    send_best,
+)
 from node.errors import DiskFull, NodeError, PeerRefused, PeerUnavailable, UnreadableObject
-from node.outgoing import Outgoing, transcoded
+from node.outgoing import Outgoing
 from node.outgoing import outgoing as outgoing
-from node.tls import PeerContext, client_context
-
-_MAX_CONTEXTS = 128  # presentation context IDs are the odd numbers of a byte, PS3.8 9.3.2.2
-_CLASS_NOT_SUPPORTED = "0x0122"
-_NAMES = {EXPLICIT_LITTLE: "explicit little endian", IMPLICIT_LITTLE: "implicit little endian"}
 
 
 @dataclass(frozen=True)
@@ -65,52 +66,19 @@ def store(
     files = [(parcel, outgoing(path)) for parcel, path in parcels]
     answers: list[Answer] = []
     try:
-        for batch, contexts in _batches(files):
-            with association_with(
-                _address(destination), contexts, settings, _tls(destination, settings)
-            ) as association:
+        for batch, contexts in batches(files, _proposals):
+            with association_to(destination, contexts, settings) as association:
                 for parcel, file in batch:
-                    answers.append(_deliver(association, parcel, file, settings))
+                    sent = str(send_best(association, file, settings))
+                    answers.append(Answer(parcel.artifact_id, is_accepted(sent), sent))
     except (PeerUnavailable, DiskFull):
         if not answers:
             raise
     return answers
 
 
-def _batches(
-    files: Sequence[tuple[Parcel, Outgoing]],
-) -> Iterator[tuple[list[tuple[Parcel, Outgoing]], list[Proposal]]]:
-    """Objects in order, with the presentation contexts that one association can propose for them."""
-    batch: list[tuple[Parcel, Outgoing]] = []
-    contexts: dict[Proposal, None] = {}
-    for parcel, file in files:
-        wanted = dict.fromkeys([file.as_it_is, file.transcoded])
-        if len(contexts | wanted) > _MAX_CONTEXTS:
-            yield batch, list(contexts)
-            batch, contexts = [], {}
-        contexts |= wanted
-        batch.append((parcel, file))
-    if batch:
-        yield batch, list(contexts)
-
-
-def _deliver(
-    association: Association, parcel: Parcel, file: Outgoing, settings: Settings
-) -> Answer:
-    """Send one object in the best form that the peer takes. Raises AssociationLost, DiskFull."""
-    accepted = _accepted(association)
-    syntaxes = [s for s in TARGETS if (file.sop_class_uid, s) in accepted]
-    if file.context in accepted or not syntaxes:
-        status = _send(association, file)
-        return Answer(parcel.artifact_id, is_accepted(status), status)
-    try:
-        with transcoded(file, syntaxes[0], settings) as other:
-            status = _send(association, other)
-    except DicomIoError as error:
-        log.get().warning("not transcoded", sop_uid=file.sop_uid, reason=str(error))
-        refusal = f"{_CLASS_NOT_SUPPORTED} (stored syntax not taken, and not transcodable)"
-        return Answer(parcel.artifact_id, False, refusal)
-    return Answer(parcel.artifact_id, is_accepted(status), f"{status} (as {_NAMES[syntaxes[0]]})")
+def _proposals(sent: tuple[Parcel, Outgoing]) -> tuple[Proposal, Proposal]:
+    return sent[1].as_it_is, sent[1].transcoded
 
 
 def echo(destination: Destination, settings: Settings) -> float:
@@ -122,8 +90,7 @@ def echo(destination: Destination, settings: Settings) -> float:
     """
     started = time.monotonic()
     contexts = [(str(Verification), (IMPLICIT_LITTLE,))]
-    tls = _tls(destination, settings)
-    with association_with(_address(destination), contexts, settings, tls) as association:
+    with association_to(destination, contexts, settings) as association:
         status = association.send_c_echo().get("Status")
     if status is None:
         raise PeerUnavailable(f"{destination.name} gave no answer to C-ECHO; see its log")
@@ -159,7 +126,7 @@ def send_files(
         except UnreadableObject as error:
             sender.report(path, "", str(error))
             continue
-        if len({f.context for f in batch} | {file.context}) > _MAX_CONTEXTS:
+        if len({f.context for f in batch} | {file.context}) > MAX_CONTEXTS:
             sender.send(batch)
             batch = []
         batch.append(file)
@@ -169,8 +136,8 @@ def send_files(
 
 def is_accepted(status: str) -> bool:
     """Whether a C-STORE status (`0xB000`) says that the peer has the object: success or warning (PS3.4 B.2.3)."""
-    value = int(status, 16)
-    return value in (0x0000, 0x0107, 0x0116) or 0xB000 <= value <= 0xBFFF
+    value = int(status.partition(" ")[0], 16)
+    return value == 0x0000 or is_warning(value)
 
 
 class _FileSender:
@@ -211,38 +178,8 @@ class _FileSender:
 
     def _send(self, association: Association, file: Outgoing) -> None:
         started = time.monotonic()
-        status = _send(association, file)
+        status = f"0x{send_as_it_is(association, file):04X}"
         reason = "" if is_accepted(status) else f"refused with {status}"
-        if status == _CLASS_NOT_SUPPORTED:
+        if status == f"0x{CLASS_NOT_SUPPORTED:04X}":
             reason = f"peer does not take {file.sop_class_uid} in {file.transfer_syntax_uid}"
         self.report(file.path, status, reason, time.monotonic() - started)
-
-
-def _address(destination: Destination) -> Address:
-    host, port, title = destination.host, destination.port, destination.ae_title
-    assert host is not None, "a DICOM peer has a host"
-    assert port is not None, "a DICOM peer has a port"
-    assert title is not None, "a DICOM peer has an AE title"
-    return host, port, title
-
-
-def _tls(destination: Destination, settings: Settings) -> PeerContext | None:
-    return client_context(settings, destination.pin_sha256) if destination.tls else None
-
-
-def _accepted(association: Association) -> set[tuple[str, str]]:
-    return {
-        (str(c.abstract_syntax), str(c.transfer_syntax[0])) for c in association.accepted_contexts
-    }
-
-
-def _send(association: Association, file: Outgoing) -> str:
-    """Send one file; the status as text. Raises AssociationLost."""
-    if file.context not in _accepted(association):
-        return _CLASS_NOT_SUPPORTED
-    if not association.is_established:
-        raise lost(association)
-    status = association.send_c_store(file.path).get("Status")
-    if status is None:
-        raise lost(association)
-    return f"0x{status:04X}"

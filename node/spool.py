@@ -22,6 +22,7 @@ from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.pdu_primitives import P_DATA
 
 from dicom_io.uids import IMPLEMENTATION_CLASS_UID
+from node.association import fragment_bytes
 from node.blobs import BlobStore
 from node.errors import DiskFull, NodeError
 
@@ -223,6 +224,11 @@ class SpoolingProvider(DIMSEServiceProvider):  # type: ignore[misc]
         super().__init__(association)
         self._open_file = open_file
         self.files: list[SpoolFile] = []
+
+    @property
+    def maximum_pdu_size(self) -> int:
+        """Bytes of a fragment of what we send."""
+        return fragment_bytes(super().maximum_pdu_size)
 
     def receive_primitive(self, primitive: P_DATA) -> None:
         """Process one P-DATA primitive (called by pynetdicom's reader thread)."""

@@ -1,189 +1,33 @@
-"""Studies and their instances: recording what arrived, and closing a study into a run."""
+"""Studies: when one closes, into which run, and what a later generation replaces."""
 
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import delete, func, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from node import outbox, registry, timeline
 from node.catalogue import rows
-from node.catalogue.described import Described, OfStudy
 from node.completion import Because, Received, Rule, Verdict, judge
 from node.config import Settings
 from node.db import transition
 from node.errors import Conflict, NotFound
 from node.lifecycle import DeliveryEvent, RunEvent, RunState, StudyEvent, StudyState
-from node.models import Activity, Delivery, Instance, Quarantined, Run, Study
-
-
-class Recorded(StrEnum):
-    """What became of an arriving object."""
-
-    NEW = "NEW"
-    DUPLICATE = "DUPLICATE"  # same UID, same bytes: success, nothing new
-    CONFLICT = "CONFLICT"  # same UID, other bytes: the first stays, the second is kept aside
-
-
-@dataclass(frozen=True)
-class Arrival:
-    """An object that lies durably in the blob store, and what its header says."""
-
-    study_uid: str
-    series_uid: str
-    sop_uid: str
-    sop_class_uid: str
-    transfer_syntax_uid: str
-    is_image: bool
-    sha256: str
-    size_bytes: int
-    laterality: str | None
-    view: str | None
-    frames: int | None
-    patient_id: str | None
-    accession_number: str | None
-    study_date: str | None
-    calling_ae: str
-    # what else it says of the study, and of itself, for queries
-    of_study: OfStudy = field(default_factory=OfStudy)
-    described: Described = field(default_factory=Described)
-
-
-def record(session: Session, arrival: Arrival, at: datetime) -> Recorded:
-    """Write the row of an arriving object and touch its study, in the caller's transaction.
-
-    A new image of a study that was closed opens its next generation; other objects (reports, our own results coming
-    back) are filed and change nothing. What is new is listed in the catalogue, for queries.
-    """
-    _ensure_study(session, arrival, at)
-    study = session.execute(
-        select(Study).where(Study.study_uid == arrival.study_uid).with_for_update()
-    ).scalar_one()
-    known = session.execute(
-        select(Instance.sha256).where(Instance.sop_uid == arrival.sop_uid)
-    ).scalar_one_or_none()
-    if known is not None:
-        if known == arrival.sha256:
-            _touch(session, study, at)
-            return Recorded.DUPLICATE
-        _quarantine(session, study, arrival, at)
-        return Recorded.CONFLICT
-    generation = study.generation
-    if arrival.is_image and study.state != StudyState.RECEIVING:
-        generation = _reopen(session, study, at)
-    instance = _instance(study, arrival, generation, at)
-    session.add(instance)
-    session.flush()
-    rows.fill_study(session, study, _of_study(arrival))
-    rows.add_instance(session, instance, arrival.described)
-    _touch(session, study, at)
-    return Recorded.NEW
-
-
-def _ensure_study(session: Session, arrival: Arrival, at: datetime) -> None:
-    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
-    session.execute(
-        insert(Study)
-        .values(
-            id=uuid.uuid4(),
-            study_uid=arrival.study_uid,
-            state=StudyState.RECEIVING.value,
-            generation=1,
-            received_at=at,
-            generation_at=at,
-            last_activity_at=at,
-        )
-        .on_conflict_do_nothing(index_elements=["study_uid"])
-    )
-
-
-def _of_study(arrival: Arrival) -> OfStudy:
-    return replace(
-        arrival.of_study,
-        patient_id=arrival.patient_id,
-        accession_number=arrival.accession_number,
-        study_date=arrival.study_date,
-    )
-
-
-def _instance(study: Study, arrival: Arrival, generation: int, at: datetime) -> Instance:
-    return Instance(
-        study_id=study.id,
-        sop_uid=arrival.sop_uid,
-        sop_class_uid=arrival.sop_class_uid,
-        series_uid=arrival.series_uid,
-        transfer_syntax_uid=arrival.transfer_syntax_uid,
-        is_image=arrival.is_image,
-        generation=generation,
-        sha256=arrival.sha256,
-        size_bytes=arrival.size_bytes,
-        laterality=arrival.laterality,
-        view=arrival.view,
-        frames=arrival.frames,
-        calling_ae=arrival.calling_ae,
-        received_at=at,
-    )
-
-
-def _touch(session: Session, study: Study, at: datetime) -> None:
-    session.execute(update(Study).where(Study.id == study.id).values(last_activity_at=at))
-
-
-def _reopen(session: Session, study: Study, at: datetime) -> int:
-    generation = study.generation + 1
-    transition(
-        session,
-        Study,
-        StudyEvent.IMAGE_ARRIVED,
-        [Study.id == study.id],
-        generation=generation,
-        generation_at=at,
-        completed_at=None,
-        completed_because=None,
-        excluded_reason=None,
-    )
-    timeline.add(
-        session, study.id, at, "reopened", f"an image arrived late: generation {generation}"
-    )
-    return generation
-
-
-def _quarantine(session: Session, study: Study, arrival: Arrival, at: datetime) -> None:
-    twin = select(Quarantined.id).where(
-        Quarantined.sop_uid == arrival.sop_uid, Quarantined.sha256 == arrival.sha256
-    )
-    if session.execute(twin).first() is None:
-        session.add(
-            Quarantined(
-                sop_uid=arrival.sop_uid,
-                study_uid=arrival.study_uid,
-                sha256=arrival.sha256,
-                size_bytes=arrival.size_bytes,
-                reason="same SOP Instance UID as a stored object, other bytes; the first was kept",
-                calling_ae=arrival.calling_ae,
-                received_at=at,
-            )
-        )
-        timeline.add(
-            session,
-            study.id,
-            at,
-            "quarantined",
-            f"{arrival.sop_uid} came again with other bytes: kept aside",
-        )
+from node.models import Activity, Delivery, Instance, Run, Study
+from node.rules import apply as routing
+from node.rules.apply import Decision
 
 
 def received(session: Session, study: Study, fresh_after: datetime) -> Received:
     """What is known of a receiving study; associations not seen since `fresh_after` count as closed."""
+    sliced = Instance.volume_uid.is_not(None).label("sliced")
     views = session.execute(
-        select(Instance.laterality, Instance.view).where(
-            Instance.study_id == study.id, Instance.is_image
-        )
+        select(Instance.laterality, Instance.view, sliced)
+        .where(Instance.study_id == study.id, Instance.is_image)
+        .distinct()
     ).all()
     carrying = session.execute(
         select(Activity.in_flight).where(
@@ -197,6 +41,7 @@ def received(session: Session, study: Study, fresh_after: datetime) -> Received:
         views={f"{row.laterality}-{row.view}" for row in views},
         open_associations=len(flags),
         in_flight=sum(flags),
+        sliced=any(row.sliced for row in views),
     )
 
 
@@ -208,6 +53,16 @@ def rule_of(settings: Settings) -> Rule:
         expected_views=frozenset(settings.expected_views),
         deadline_s=settings.deadline_s,
     )
+
+
+def missing_views(session: Session, study: Study, settings: Settings) -> list[str]:
+    """Expected views of which no image is here."""
+    there = session.execute(
+        select(Instance.laterality, Instance.view).where(
+            Instance.study_id == study.id, Instance.is_image
+        )
+    )
+    return sorted(set(settings.expected_views) - {f"{row.laterality}-{row.view}" for row in there})
 
 
 def fresh_after(settings: Settings, at: datetime) -> datetime:
@@ -242,7 +97,12 @@ def close(
     model_version: str,
     at: datetime,
 ) -> bool:
-    """Close one study: to a queued run with its message, or to EXCLUDED with the reason. False: it was not open."""
+    """Close one study: to a queued run with its message, to COMPLETE without one where the routing rules want no model,
+    or to EXCLUDED with the reason. False: it was not open.
+
+    Raises:
+        ConfigError: there are routing rules, and they were never without fault.
+    """
     study = session.execute(
         select(Study).where(Study.id == study_id).with_for_update()
     ).scalar_one()
@@ -251,7 +111,7 @@ def close(
     ).scalar_one()
     reason = None
     if not images:
-        reason = (
+        reason = _aside(session, study_id) or (
             "nothing in it that the model reads (tomosynthesis, or mammography for presentation)"
         )
     elif because == "deadline" and settings.deadline_policy == "exclude":
@@ -273,13 +133,34 @@ def close(
     )
     supersede(session, study_id, study.generation, at)
     if reason is None:
-        queue_run(session, study_id, study.generation, settings, model_version, at)
-        for version in registry.shadows(session):
-            if version.version != model_version:
-                queue_run(
-                    session, study_id, study.generation, settings, version.version, at, shadow=True
-                )
+        _follow(
+            session, study, routing.decide(session, study, settings, model_version), settings, at
+        )
     return True
+
+
+def _aside(session: Session, study_id: uuid.UUID) -> str | None:
+    """Why an object of the study is kept aside; None where none is."""
+    query = select(Instance.kept_aside).where(
+        Instance.study_id == study_id, Instance.kept_aside.is_not(None)
+    )
+    return session.execute(query.order_by(Instance.sop_uid).limit(1)).scalar_one_or_none()
+
+
+def _follow(
+    session: Session, study: Study, decided: Decision, settings: Settings, at: datetime
+) -> None:
+    """Queue the run of a study that has closed, as the routing rules want it, and what reads beside it in shadow."""
+    generation = study.generation
+    if decided.said:
+        kind = "not read" if decided.version is None else "routed"
+        timeline.add(session, study.id, at, kind, decided.said)
+    if decided.version is None:
+        return
+    queue_run(session, study.id, generation, settings, decided.version, at, route=decided.route)
+    for version in registry.shadows(session):
+        if version.version != decided.version:
+            queue_run(session, study.id, generation, settings, version.version, at, shadow=True)
 
 
 def queue_run(
@@ -291,8 +172,9 @@ def queue_run(
     at: datetime,
     *,
     shadow: bool = False,
+    route: dict[str, Any] | None = None,
 ) -> uuid.UUID:
-    """A new run with its message; it names the run it replaces, if any.
+    """A new run with its message; it names the run it replaces, if any. `route` is what the routing rules say.
 
     A run in shadow replaces nothing, and its message waits until no other run does (`node.runs.dispatch_due`).
     """
@@ -303,6 +185,7 @@ def queue_run(
         generation=generation,
         model_version=model_version,
         shadow=shadow,
+        route=route,
         max_attempts=settings.max_attempts,
         not_before=at,
         dispatched_at=None if shadow else at,

@@ -21,6 +21,7 @@ from node import processes, redis_server, schema, services
 from node.config import Settings
 from node.errors import ConfigError, Conflict, StartFailed
 from node.processes import Child
+from node.rules import apply as rules
 from node.services import Service
 
 _START_S = 180.0  # importing the model from a cold disk takes most of it
@@ -65,7 +66,7 @@ class Supervisor:
         """Run the node until SIGTERM, SIGINT or SIGHUP; a second signal stops without waiting.
 
         Raises:
-            ConfigError: home cannot be written, or a port cannot be used.
+            ConfigError: home cannot be written, a port cannot be used, or the routing rules have a fault.
             Conflict: another `up` runs on this home.
             DatabaseUnavailable: the database cannot be migrated.
             BrokerUnavailable: the configured Redis does not answer.
@@ -75,6 +76,7 @@ class Supervisor:
         with only_one(self.settings.home):
             self.settings = with_ports(self.settings)
             schema.upgrade(self.settings.db_url)
+            rules.require_good(self.settings)
             # What the caller had ignored stays ignored (nohup).
             wanted = [n for n in _SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
             told = processes.signal_handler(self._told_to_stop)

@@ -69,7 +69,7 @@ def server_context(settings: Settings) -> ssl.SSLContext:
         )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    _load_own(context, settings.tls_certificate, settings.tls_key, "TOMONODE_TLS_CERTIFICATE")
+    load_own(context, settings.tls_certificate, settings.tls_key, "TOMONODE_TLS_CERTIFICATE")
     if settings.tls_authorities is not None:
         _load_authorities(context, settings.tls_authorities)
         context.verify_mode = ssl.CERT_REQUIRED
@@ -91,7 +91,7 @@ def client_context(settings: Settings, pin: str | None) -> PeerContext:
     context.sslsocket_class = _PeerSocket
     context.pin = pin
     if settings.tls_certificate is not None:
-        _load_own(context, settings.tls_certificate, settings.tls_key, "TOMONODE_TLS_CERTIFICATE")
+        load_own(context, settings.tls_certificate, settings.tls_key, "TOMONODE_TLS_CERTIFICATE")
     if pin is not None:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE  # the pin says more than any authority
@@ -106,7 +106,7 @@ def check_web(settings: Settings) -> None:
     """Check the certificate of the web pages. Raises ConfigError where it cannot be used."""
     if settings.web_certificate is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        _load_own(context, settings.web_certificate, settings.web_key, "TOMONODE_WEB_CERTIFICATE")
+        load_own(context, settings.web_certificate, settings.web_key, "TOMONODE_WEB_CERTIFICATE")
 
 
 def fingerprint(connection: object) -> str | None:
@@ -206,7 +206,9 @@ def start_server(
     return made
 
 
-def _load_own(context: ssl.SSLContext, certificate: Path, key: Path | None, setting: str) -> None:
+def load_own(context: ssl.SSLContext, certificate: Path, key: Path | None, setting: str) -> None:
+    """Have a context show a certificate, and prove it with its key. Raises ConfigError, which names the setting."""
+
     def no_password() -> str:
         raise ConfigError(
             f"setting {setting}={str(certificate)!r}: its key needs a password; take it off"

@@ -22,6 +22,7 @@ from node import log, outbox, services
 from node.config import Settings
 from node.errors import ConfigError
 from workers.deliver import LANES, DeliveryWorker
+from workers.exchange import ExchangeWorker
 from workers.train import TrainingWorker
 from workers.watchdog import InHand, watch
 
@@ -120,8 +121,11 @@ def _add_tasks(
     if queue == outbox.DELIVER[1]:
         sender = DeliveryWorker(settings, name)
         _add_task(app, outbox.DELIVER[0], sender.handle, in_hand)
+        exchange = ExchangeWorker(settings, name)
+        _add_task(app, outbox.COMMIT[0], exchange.commit, in_hand)
+        _add_task(app, outbox.PULL[0], exchange.pull, in_hand)
         # Sending waits for other machines most of the time: threads, and enough for many slow peers.
-        return {"pool": "threads", "concurrency": LANES}, sender.stop
+        return {"pool": "threads", "concurrency": LANES}, lambda: _stop(sender, exchange)
     if queue == outbox.INFER[1]:
         from workers.infer import InferenceWorker  # torch, which only this queue needs
 
@@ -135,6 +139,11 @@ def _add_tasks(
         return {"pool": "solo", "concurrency": 1}, trainer.stop
     # In the main thread: one model in memory a process, and torch's threads do not survive a fork.
     return {"pool": "solo", "concurrency": 1}, lambda: None
+
+
+def _stop(*workers: DeliveryWorker | ExchangeWorker) -> None:
+    for worker in workers:
+        worker.stop()
 
 
 def _add_task(app: Celery, task: str, handle: Handle, in_hand: InHand) -> None:

@@ -18,6 +18,7 @@ from node.cli.context import database
 from node.config import load_settings
 from node.errors import ConfigError
 from node.processes import say_ready
+from node.results import KINDS, USUAL, chosen
 from workers import cli_evaluate, cli_model, cli_train
 from workers.errors import WorkerError
 
@@ -84,6 +85,12 @@ def predict(
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for the results.")],
     engine: cli_evaluate.EngineOption = None,
+    kinds: Annotated[
+        str,
+        typer.Option(
+            "--results", help=f"Kinds besides SEG and SR, with commas: {', '.join(KINDS)}."
+        ),
+    ] = ",".join(USUAL),
     as_json: output.AsJson = False,
 ) -> None:
     """Read DICOM files, run the model, write SEG, SR, pictures and summary.json: no database, no queue.
@@ -93,7 +100,8 @@ def predict(
     from workers.predict import predict_files
 
     say = (lambda _line: None) if as_json else output.say
-    summary = predict_files(files, out, cli_evaluate.settings_with(engine), say)
+    settings = cli_evaluate.settings_with(engine)
+    summary = predict_files(files, out, settings, say, kinds=chosen(kinds.split(",")))
     if as_json:
         output.as_json(summary)
         return

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from sqlalchemy import select
@@ -82,6 +82,24 @@ class Lanes:
             del waiting[first]
             return first
 
+    def work(
+        self, peer: uuid.UUID, first: uuid.UUID, do: Callable[[uuid.UUID], object], what: str
+    ) -> None:
+        """Do a piece of work and whatever comes for the same peer meanwhile, or leave it to the thread that does.
+        `what` is said of one that failed to start."""
+        if not self.enter(peer, first):
+            return
+        current: uuid.UUID | None = first
+        while current is not None:
+            try:
+                do(current)
+            except DatabaseUnavailable as error:
+                # Still pending: the relay writes the message again.
+                log.get().warning(what, code=error.code, error=str(error))
+            except Exception as error:  # noqa: BLE001 - the owner of a lane must go on, or nobody sends to this peer
+                log.get().error(what, code=type(error).__name__)
+            current = self.following(peer)
+
     def close(self) -> None:
         """Start nothing more; what waits stays pending in the database."""
         with self._lock:
@@ -102,18 +120,8 @@ class DeliveryWorker:
     def handle(self, delivery_id: uuid.UUID) -> None:
         """Send a delivery and whatever comes for the same peer meanwhile, or leave it to the thread that does."""
         peer = self._peer_of(delivery_id)
-        if peer is None or not self._lanes.enter(peer, delivery_id):
-            return
-        current: uuid.UUID | None = delivery_id
-        while current is not None:
-            try:
-                self.deliver(current)
-            except DatabaseUnavailable as error:
-                # Still pending: the relay writes the message again.
-                log.get().warning("delivery not claimed", code=error.code, error=str(error))
-            except Exception as error:  # noqa: BLE001 - the owner of a lane must go on, or nobody sends to this peer
-                log.get().error("delivery not claimed", code=type(error).__name__)
-            current = self._lanes.following(peer)
+        if peer is not None:
+            self._lanes.work(peer, delivery_id, self.deliver, "delivery not claimed")
 
     def stop(self) -> None:
         """Finish what is being sent and start nothing more."""
@@ -162,7 +170,7 @@ class DeliveryWorker:
             parcels = [(parcel, self._blobs.fetch(parcel.sha256)) for parcel in held.parcels]
             answers += send(held.destination, parcels, self._settings)
         require_all(held, answers)
-        write = partial(deliveries.finish, self._db, held, answers)
+        write = partial(deliveries.finish, self._db, held, answers, self._settings)
         return persist(write, check, self._settings.lease_s)
 
     def _fail(self, held: DeliveryClaim, answers: Sequence[Answer], failure: Failure) -> str | None:

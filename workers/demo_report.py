@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from dicom_io.dbt import MammogramImage, open_image
+from dicom_io.header import read_header
 from dicom_io.overlay import key_slice_png
+from dicom_io.recognise import Kind, kind_of
+from dicom_io.series import open_series
 from node.cli import output
 from workers import demo_truth
 from workers.demo_watch import Progress
@@ -35,6 +38,17 @@ class Story:
         return " ".join(sorted({report.caveat for report in self.received.reports} - {""}))
 
 
+def _image(story: Story, uid: str) -> MammogramImage:
+    """An image that was sent, by its object or by one of its slices."""
+    path = story.sent[uid]
+    header = read_header(path)
+    if kind_of(header) is not Kind.TOMO_SLICE:
+        return open_image(path)
+    series = header.series_instance_uid
+    paths = [p for p in story.sent.values() if read_header(p).series_instance_uid == series]
+    return open_series(paths)
+
+
 def write_overlays(story: Story, folder: Path, say: Say) -> dict[str, str]:
     """A picture of the key slice of each image that was read, from the received SEG and the source.
 
@@ -45,7 +59,7 @@ def write_overlays(story: Story, folder: Path, say: Say) -> dict[str, str]:
     pictures: dict[str, str] = {}
     for report in story.received.reports:
         for uid in sorted(report.scores):
-            image = open_image(story.sent[uid])
+            image = _image(story, uid)
             seg = story.received.segmentations.get(uid)
             frame = key_frame(image, seg, report.regions.get(uid, []))
             side = f"{image.laterality}-{image.view}"
@@ -83,7 +97,7 @@ def rows(story: Story, pictures: Mapping[str, str]) -> list[dict[str, Any]]:
     found = []
     for report in story.received.reports:
         for uid, scores in report.scores.items():
-            image = open_image(story.sent[uid])
+            image = _image(story, uid)
             seg = story.received.segmentations.get(uid)
             found.append(
                 {

@@ -8,6 +8,8 @@ WorkerError
 ├── DeviceMissing    the configured device is not here (also node's ConfigError)
 ├── DeliveryPaused   the peer, or a part of the answers, asks to be tried again (also node's Transient)
 ├── DeliveryRefused  the peer refused an object for good (also node's Permanent)
+├── NoWayBack        who asked us to commit is no peer, and its association is gone (also node's Permanent)
+├── Incomplete       a peer has answered, and not all of the study is here (also node's Transient)
 ├── Preempted        a training ends early, at its checkpoint: paused, cancelled, or its worker stops
 ├── UnusableImage    an image of a data set cannot be read (also node's Permanent)
 ├── OverLimit        a training used up its time or its room (also node's Permanent)
@@ -52,6 +54,14 @@ class DeliveryPaused(WorkerError, Transient):
 
 class DeliveryRefused(WorkerError, Permanent):
     """A peer refused at least one object, and would again."""
+
+
+class NoWayBack(WorkerError, Permanent):
+    """Who asked us to commit to objects is no peer, and its association is gone."""
+
+
+class Incomplete(WorkerError, Transient):
+    """A peer that was to send a study has answered, and not all of it is here."""
 
 
 class Preempted(WorkerError, Interrupted):

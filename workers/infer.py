@@ -16,9 +16,11 @@ from node.blobs import BlobStore
 from node.config import Settings
 from node.db import Database
 from node.errors import BlobAbsent, DatabaseUnavailable, DiskFull
+from node.inputs import Input
 from node.runs import ArtifactFile, Claim, Failure, Outcome
 from workers.models import Models
-from workers.pipeline import Analysis, ResultFile, analyse_study, run_context
+from workers.pipeline import Analysis, analyse_study, run_context
+from workers.results import Order, ResultFile
 from workers.task import Check, Job, perform, persist
 from workers.volumes import Source, Stopwatch
 
@@ -62,26 +64,28 @@ class InferenceWorker:
     def _body(self, held: Claim, check: Check) -> bool:
         watch = Stopwatch()
         with watch.stage("load"):
-            predictor = self._models.get(held.model_version, shadow=held.shadow)
+            readers = self._models.readers(held.model_version, shadow=held.shadow)
         artifacts: list[ArtifactFile] = []
         run = run_context(
-            predictor.identity,
+            readers,
             str(held.run_id),
             held.created_at,
             self._settings.ae_title,
-            self._predecessor(held),
         )
-        sources = [
-            Source(partial(self._fetch, i.sha256, check), i.sop_uid, i.sop_class_uid)
-            for i in held.inputs
-        ]
+        sources, unread = (
+            [self._source(one, check) for one in some] for some in (held.inputs, held.unread)
+        )
         analysis = Analysis(
-            predictor, lambda file: artifacts.append(self._keep(file)), check, watch
+            readers,
+            lambda file: artifacts.append(self._keep(file)),
+            check,
+            watch,
+            Order(held.kinds, self._predecessors(held), self._settings.spool),
         )
-        images = analyse_study(sources, run, analysis)
+        images = analyse_study(sources, run, analysis, unread)
         check()
         outcome = Outcome(
-            model=predictor.identity.card(),
+            model=readers.card(),
             images=images,
             artifacts=artifacts,
             stage_seconds={stage: round(s, 3) for stage, s in watch.seconds.items()},
@@ -89,12 +93,18 @@ class InferenceWorker:
         write = partial(runs.succeed, self._db, held, outcome, self._settings)
         return persist(write, check, self._settings.lease_s)
 
+    def _source(self, one: Input, check: Check) -> Source:
+        slices = tuple(partial(self._fetch, sha256, check) for sha256 in one.slices)
+        find = partial(self._fetch, one.sha256, check)
+        return Source(find, one.sop_uid, one.sop_class_uid, slices)
+
     def _keep(self, file: ResultFile) -> ArtifactFile:
+        sha256 = self._blobs.make(file.write)
         return ArtifactFile(
             kind=file.kind,
             name=file.name,
-            sha256=self._blobs.write(file.content),
-            size_bytes=len(file.content),
+            sha256=sha256,
+            size_bytes=self._blobs.path(sha256).stat().st_size,
             source_sop_uid=file.source_sop_uid,
             sop_uid=file.sop_uid,
             sop_class_uid=file.sop_class_uid,
@@ -112,14 +122,15 @@ class InferenceWorker:
                 time.sleep(min(1.0, self._settings.retry_base_s / 10))
                 check()
 
-    def _predecessor(self, held: Claim) -> DocumentRef | None:
-        report = held.predecessor_sr
-        if report is None:
-            return None
-        header = read_header(self._blobs.fetch(report.sha256))
-        return DocumentRef(
-            held.study_uid, header.series_instance_uid, report.sop_class_uid, report.sop_uid
-        )
+    def _predecessors(self, held: Claim) -> dict[str, DocumentRef]:
+        """The documents that this run's replace, by kind, as a document names them."""
+        found = {}
+        for kind, earlier in held.predecessors.items():
+            series = read_header(self._blobs.fetch(earlier.sha256)).series_instance_uid
+            found[kind] = DocumentRef(
+                held.study_uid, series, earlier.sop_class_uid, earlier.sop_uid
+            )
+        return found
 
     def _fail(self, held: Claim, failure: Failure) -> str | None:
         return runs.fail(self._db, held, failure, self._settings)

@@ -1,6 +1,7 @@
 """Models by the name of their version: from the registry's blobs, verified by digest, or from the node's configuration.
 
-A process holds two models at most: the one that answers, and one that reads beside it in shadow.
+A process holds two models at most, the one that answers, and one that reads beside it in shadow; and a third where one
+is configured for mammograms alone.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from node.model_version import model_version
 from node.registry import Facts
 from workers.errors import UnknownModel, WeightsGone
 from workers.predictor import ALGORITHM, Predictor
+from workers.readers import Readers
 
 CODE_VERSION = metadata.version("tomonode")
 
@@ -33,6 +35,17 @@ class Models:
         self._blobs = blobs
         self._settings = settings
         self._held: dict[bool, Predictor] = {}
+        self._flat: Predictor | None = None
+
+    def readers(self, version: str, *, shadow: bool = False) -> Readers:
+        """The model of a version, and the one that is configured for mammograms, if one is.
+
+        Raises: see `get`; WeightsError, ConfigError of the configured one.
+        """
+        main = self.get(version, shadow=shadow)
+        if self._settings.weights_2d is not None and self._flat is None:
+            self._flat = load_flat(self._settings)
+        return Readers(main, self._flat)
 
     def get(self, version: str, *, shadow: bool = False) -> Predictor:
         """The model of a version, loaded when it is first asked for.
@@ -85,6 +98,14 @@ def load_version(
     if row is None:
         return Predictor.load(settings)
     return Predictor.of(verified(blobs, version, row.sha256), version, settings)
+
+
+def load_flat(settings: Settings) -> Predictor | None:
+    """The model that is configured for mammograms, with the operating point of its own weights; None for none."""
+    if settings.weights_2d is None:
+        return None
+    own = {"weights": settings.weights_2d, "segment_threshold": None}
+    return Predictor.load(settings.model_copy(update=own))
 
 
 def verified(blobs: BlobStore, version: str, sha256: str) -> Bundle:

@@ -7,27 +7,27 @@ soon as it is made. The same run over the same files gives the same bytes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from importlib import metadata
 from typing import Any
 
 from pydicom.dataset import Dataset
 
-from dicom_io import overlay, parse, seg, sr, write
+from dicom_io import parse
 from dicom_io.dbt import MammogramImage
 from dicom_io.errors import DicomIoError
 from dicom_io.findings import (
-    DocumentRef,
     Equipment,
     Excluded,
     ImageFindings,
+    Reader,
     Region,
     RunContext,
-    SegmentationRef,
     SourceRef,
 )
-from dicom_io.result_codes import caveat_of
+from dicom_io.header import InstanceHeader
+from dicom_io.recognise import repeated_views
 from gmic.breast import breast_mask
 from gmic.errors import InputError
 from gmic.preprocess import max_projection, preprocess
@@ -35,48 +35,37 @@ from node.input_quality import Measured
 from node.runs import ImageOutcome
 from workers.errors import NothingReadable
 from workers.measures import measure
-from workers.predictor import ModelIdentity, Predictor
-from workers.translate import MAX_REGIONS, CellGrid, translate
+from workers.readers import Readers
+from workers.results import NEED_LEVELS, KeyFrame, Order, ResultFile, ResultWriter
+from workers.translate import MAX_REGIONS, CellGrid, levels, translate
 from workers.volumes import Decoded, Source, Stopwatch, decoded
 
 
 @dataclass(frozen=True)
-class ResultFile:
-    """A file that was made; `kind` is SEG, SR or OVERLAY, `name` unique in the run."""
-
-    kind: str
-    name: str
-    content: bytes
-    source_sop_uid: str | None = None
-    sop_uid: str | None = None
-    sop_class_uid: str | None = None
-
-
-@dataclass(frozen=True)
 class Analysis:
-    """How to read studies: with what, where files go, when to stop, and the clock."""
+    """How to read studies: with what, where files go, when to stop, the clock, and what to make."""
 
-    predictor: Predictor
+    readers: Readers
     emit: Callable[[ResultFile], None]
     check: Callable[[], None]
     watch: Stopwatch
+    order: Order = field(default_factory=Order)
 
 
 @dataclass(frozen=True)
 class _Read:
+    header: InstanceHeader
     findings: ImageFindings
-    segmentation: SegmentationRef | None
     measured: Measured
 
+    def with_note(self, note: str) -> _Read:
+        """The same with one more note."""
+        return replace(self, findings=replace(self.findings, notes=(*self.findings.notes, note)))
 
-def run_context(
-    identity: ModelIdentity,
-    run_id: str,
-    created_at: datetime,
-    station: str,
-    predecessor: DocumentRef | None = None,
-) -> RunContext:
+
+def run_context(readers: Readers, run_id: str, created_at: datetime, station: str) -> RunContext:
     """What the writers must know of a run; `station` is the AE title of the node."""
+    identity, flat = readers.main.identity, readers.flat_identity
     return RunContext(
         run_id=run_id,
         created_at=created_at,
@@ -89,52 +78,67 @@ def run_context(
             serial_number=station,
             station_name=station,
         ),
-        predecessor=predecessor,
+        flat=None if flat is None else Reader(flat.algorithm(), flat.operating_point),
     )
 
 
 def analyse_study(
-    sources: Sequence[Source], run: RunContext, analysis: Analysis
+    sources: Sequence[Source], run: RunContext, analysis: Analysis, unread: Sequence[Source] = ()
 ) -> tuple[ImageOutcome, ...]:
-    """Read every image of a study and make its files: a SEG for each image with a finding, pictures, and one SR.
+    """Read every image of a study and make its files: what `analysis.order` wants, and pictures.
 
-    An object that cannot be read is left out with its reason, and the report says so; a study of such objects alone
-    still gets its report.
+    An image that cannot be read is left out with its reason, and the report says so; a study of such images alone
+    still gets its report. `unread` are objects that the model is not asked to read: those that are images of a breast
+    are in the report's image library.
 
     Raises:
         NothingReadable: not even the header of one object can be read.
         DeviceMemoryError: the device ran out of memory.
         LeaseLost: by `analysis.check`.
     """
-    read: list[_Read] = []
+    writer = ResultWriter(run, analysis.order, analysis.emit, analysis.watch)
+    every: list[_Read | ImageOutcome] = []
     excluded: list[Excluded] = []
-    outcomes: list[ImageOutcome] = []
-    for source, decode in decoded(sources, analysis.watch, ahead=analysis.predictor.on_gpu):
+    for source, decode in decoded(sources, analysis.watch, ahead=analysis.readers.main.on_gpu):
         analysis.check()
         try:
-            one = _analyse_image(decode, run, analysis)
+            every.append(_analyse_image(decode, run, analysis, writer))
         except (DicomIoError, InputError) as error:
-            excluded.append(Excluded(source.sop_uid, source.sop_class_uid, str(error)))
-            outcomes.append(ImageOutcome(source.sop_uid, excluded_reason=str(error)))
-        else:
-            read.append(one)
-            outcomes.append(_outcome(one.findings, one.measured))
-    with analysis.watch.stage("write"):
-        header = read[0].findings.source.header if read else _any_header(sources)
-        report = sr.build_sr(
-            header,
-            [one.findings for one in read],
-            excluded,
-            [one.segmentation for one in read if one.segmentation],
-            run,
-        )
-        analysis.emit(_dicom_file("SR", "sr.dcm", report))
-    return tuple(outcomes)
+            excluded.append(source.left_out(str(error)))
+            every.append(_left_out(source, excluded[-1].reason))
+    every = _with_repeats(every)
+    read = [one for one in every if isinstance(one, _Read)]
+    header = read[0].findings.source.header if read else _any_header(sources)
+    beside = [item for one in unread if (item := one.not_for_reading())]
+    writer.documents(header, [one.findings for one in read], excluded, beside)
+    return tuple(
+        one if isinstance(one, ImageOutcome) else _outcome(one.findings, one.measured)
+        for one in every
+    )
 
 
-def _analyse_image(decode: Callable[[], Decoded], run: RunContext, analysis: Analysis) -> _Read:
-    predictor, watch = analysis.predictor, analysis.watch
+def _left_out(source: Source, reason: str) -> ImageOutcome:
+    return ImageOutcome(source.sop_uid, frames=len(source.slices) or None, excluded_reason=reason)
+
+
+def _with_repeats(every: Sequence[_Read | ImageOutcome]) -> list[_Read | ImageOutcome]:
+    """Where several images of one view were read, each has a note that says so."""
+    notes = repeated_views(one.header for one in every if isinstance(one, _Read))
+    return [
+        one.with_note(notes[one.header.sop_instance_uid])
+        if isinstance(one, _Read) and one.header.sop_instance_uid in notes
+        else one
+        for one in every
+    ]
+
+
+def _analyse_image(
+    decode: Callable[[], Decoded], run: RunContext, analysis: Analysis, writer: ResultWriter
+) -> _Read:
+    watch = analysis.watch
     image, volume_DHW = decode()
+    source = SourceRef.of(image)
+    predictor, operating_point = analysis.readers.of(source), run.reading(source).operating_point
     del decode  # it may hold the volume
     analysis.check()
     with watch.stage("preprocess"):
@@ -154,7 +158,7 @@ def _analyse_image(decode: Callable[[], Decoded], run: RunContext, analysis: Ana
     with watch.stage("translate"):
         rows, cols = prediction.saliency_CDhw.shape[2:]
         grid = CellGrid(predictor.receptive_field, (rows, cols), transform, image, breast_HW)
-        found = translate(prediction.saliency_CDhw, run.operating_point, grid)
+        found = translate(prediction.saliency_CDhw, operating_point, grid)
     notes = list(image.warnings)
     if image.flipped:
         notes.append(
@@ -166,50 +170,22 @@ def _analyse_image(decode: Callable[[], Decoded], run: RunContext, analysis: Ana
             f"{found.dropped} more regions are in the segmentation; the {MAX_REGIONS} of each label with the highest"
             " scores are listed."
         )
-    findings = ImageFindings(
-        SourceRef.of(image), prediction.scores, found.segments, found.regions, tuple(notes)
-    )
+    findings = ImageFindings(source, prediction.scores, found.segments, found.regions, tuple(notes))
     analysis.check()
-    segmentation = _write_segmentation(findings, run, analysis)
-    _write_pictures(image, findings, run, analysis)
-    return _Read(findings, segmentation, measured)
-
-
-def _write_segmentation(
-    findings: ImageFindings, run: RunContext, analysis: Analysis
-) -> SegmentationRef | None:
-    with analysis.watch.stage("write"):
-        dataset = seg.build_seg(findings, run)
-        if dataset is None:
-            return None
-        uid = findings.source.sop_instance_uid
-        analysis.emit(_dicom_file("SEG", f"seg-{uid}.dcm", dataset, uid))
-        return seg.reference(dataset, findings.source)
-
-
-def _write_pictures(
-    image: MammogramImage, findings: ImageFindings, run: RunContext, analysis: Analysis
-) -> None:
-    """A picture of the key frame of each label's highest region; of the middle frame where nothing was found."""
-    source = findings.source
-    for frame in _key_frames(image, findings.regions):
-        with analysis.watch.stage("decode"):
-            frame_HW = image.read_frame(frame)
-        with analysis.watch.stage("pictures"):
-            content = overlay.key_slice_png(
-                frame_HW,
-                {s.label: s.frames[frame] for s in findings.segments if frame in s.frames},
-                [region for region in findings.regions if region.key_frame == frame],
-                overlay.slice_title(source, frame),
-                caveat=caveat_of(run.algorithm),
-                window=image.window,
-            )
-            uid = source.sop_instance_uid
-            analysis.emit(ResultFile("OVERLAY", f"key-{uid}-{frame + 1}.png", content, uid))
+    with watch.stage("decode"):
+        key_frames = [
+            KeyFrame(frame, image.read_frame(frame)) for frame in _key_frames(image, found.regions)
+        ]
+    scored = findings
+    if NEED_LEVELS.intersection(analysis.order.kinds):
+        scored = replace(findings, levels=levels(prediction.saliency_CDhw, grid))
+    writer.image(scored, key_frames, image.window)
+    return _Read(image.header, findings, measured)
 
 
 def _key_frames(image: MammogramImage, regions: Sequence[Region]) -> list[int]:
-    """Stored frames to show, those of higher scores first."""
+    """Stored frames to show, those of higher scores first: the key frame of each label's highest region; the middle one
+    where nothing was found."""
     best: dict[str, Region] = {}
     for region in regions:  # of one label: highest first
         best.setdefault(region.label, region)
@@ -229,6 +205,7 @@ def _outcome(findings: ImageFindings, measured: Measured) -> ImageOutcome:
         score_malignant=findings.scores["malignant"],
         segments=len(findings.segments),
         regions=[region_row(region) for region in findings.regions],
+        notes=findings.notes,
         **vars(measured),
     )
 
@@ -236,17 +213,6 @@ def _outcome(findings: ImageFindings, measured: Measured) -> ImageOutcome:
 def region_row(region: Region) -> dict[str, Any]:
     """A region as JSON: frames, rows and columns from 0, `box` half-open."""
     return {**vars(region), "box": list(region.box)}
-
-
-def _dicom_file(kind: str, name: str, dataset: Dataset, source: str | None = None) -> ResultFile:
-    return ResultFile(
-        kind,
-        name,
-        write.to_bytes(dataset),
-        source,
-        str(dataset.SOPInstanceUID),
-        str(dataset.SOPClassUID),
-    )
 
 
 def _any_header(sources: Sequence[Source]) -> Dataset:

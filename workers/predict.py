@@ -1,4 +1,4 @@
-"""The model on files, without a node: SEG, SR, pictures and a summary into a folder."""
+"""The model on files, without a node: result objects, pictures and a summary into a folder."""
 
 from __future__ import annotations
 
@@ -13,11 +13,16 @@ from typing import Any
 
 from dicom_io.errors import DicomIoError
 from dicom_io.header import InstanceHeader, read_header
+from dicom_io.recognise import Kind, kind_of
 from node.blobs import sha256_of
 from node.config import Settings
+from node.results import USUAL
 from workers.errors import NothingReadable
-from workers.pipeline import Analysis, ResultFile, analyse_study, run_context
+from workers.models import load_flat
+from workers.pipeline import Analysis, analyse_study, run_context
 from workers.predictor import Predictor
+from workers.readers import Readers
+from workers.results import Order, ResultFile
 from workers.volumes import Source, Stopwatch
 
 NOTICE = "research use only, not for clinical use"
@@ -38,6 +43,7 @@ def predict_files(
     settings: Settings,
     say: Say = lambda _line: None,
     created_at: datetime | None = None,
+    kinds: tuple[str, ...] = USUAL,
 ) -> dict[str, Any]:
     """Read files, or all files below folders, study by study; write `out_dir`/study-UID/* and `out_dir`/summary.json.
 
@@ -50,6 +56,7 @@ def predict_files(
         settings: weights, device, threads, operating point.
         say: gets a line for each step, for people.
         created_at: timezone-aware date of the results.
+        kinds: what to make besides SEG and SR (`node.results`).
 
     Returns:
         What `summary.json` holds: `model`, `studies` (scores, regions, left out, files, seconds), `skipped`.
@@ -66,12 +73,12 @@ def predict_files(
             f"none of {len(skipped)} files is DICOM{why}; give DICOM files or a folder of them"
         )
     out_dir.mkdir(parents=True, exist_ok=True)
-    predictor = Predictor.load(settings)
+    readers = Readers(Predictor.load(settings), load_flat(settings))
     summary: dict[str, Any] = {
         "notice": NOTICE,
-        "model": predictor.identity.card(),
+        "model": readers.card(),
         "studies": [
-            _study(uid, files, out_dir, predictor, settings, say, created_at)
+            _study(uid, files, out_dir, readers, settings, say, created_at, Order(kinds))
             for uid, files in sorted(studies.items())
         ],
         "skipped": skipped,
@@ -116,24 +123,23 @@ def _study(
     study_uid: str,
     files: Sequence[_File],
     out_dir: Path,
-    predictor: Predictor,
+    readers: Readers,
     settings: Settings,
     say: Say,
     created_at: datetime | None,
+    order: Order,
 ) -> dict[str, Any]:
     folder = out_dir / f"study-{study_uid}"  # a prefix, for a malformed UID may be ".."
     folder.mkdir(exist_ok=True)
     created = created_at or _newest(files)
-    run = run_context(
-        predictor.identity, _run_id(files, predictor, created), created, settings.ae_title
-    )
+    run = run_context(readers, _run_id(files, readers, created), created, settings.ae_title)
     say(f"study     {study_uid}: {len(files)} files")
     written: list[dict[str, Any]] = []
 
     def emit(file: ResultFile) -> None:
         """Write a file and note it."""
         path = folder / file.name
-        path.write_bytes(file.content)
+        file.write(path)
         written.append(
             {
                 "kind": file.kind,
@@ -143,12 +149,9 @@ def _study(
         )
         say(f"wrote     {path}")
 
-    sources = [
-        Source(partial(Path, f.path), f.header.sop_instance_uid, f.header.sop_class_uid)
-        for f in files
-    ]
+    sources = _sources(files)
     watch = Stopwatch()
-    images = analyse_study(sources, run, Analysis(predictor, emit, lambda: None, watch))
+    images = analyse_study(sources, run, Analysis(readers, emit, lambda: None, watch, order))
     names = {f.header.sop_instance_uid: str(f.path) for f in files}
     for image in images:
         if image.excluded_reason:
@@ -158,7 +161,12 @@ def _study(
         "run_id": run.run_id,
         "created_at": created.isoformat(),
         "images": [
-            {"path": names[i.sop_uid], **dataclasses.asdict(i), "regions": list(i.regions)}
+            {
+                "path": names[i.sop_uid],
+                **dataclasses.asdict(i),
+                "regions": list(i.regions),
+                "notes": list(i.notes),
+            }
             for i in images
         ],
         "files": written,
@@ -166,19 +174,42 @@ def _study(
     }
 
 
+def _sources(files: Sequence[_File]) -> list[Source]:
+    """An image a file; the slices of a volume that came one a file are one image, in the place of the first."""
+    images: dict[str, list[_File]] = {}
+    for one in files:
+        head = one.header
+        sliced = kind_of(head) is Kind.TOMO_SLICE
+        volume = head.series_instance_uid if sliced else head.sop_instance_uid
+        images.setdefault(volume, []).append(one)
+    return [
+        Source(
+            partial(Path, first.path),
+            first.header.sop_instance_uid,
+            first.header.sop_class_uid,
+            tuple(partial(Path, each.path) for each in (first, *others))
+            if kind_of(first.header) is Kind.TOMO_SLICE
+            else (),
+        )
+        for first, *others in images.values()
+    ]
+
+
 def _newest(files: Sequence[_File]) -> datetime:
     """When the newest of the files was changed, in whole seconds."""
     return datetime.fromtimestamp(int(max(f.path.stat().st_mtime for f in files)), UTC)
 
 
-def _run_id(files: Sequence[_File], predictor: Predictor, created_at: datetime) -> str:
-    identity = predictor.identity
+def _run_id(files: Sequence[_File], readers: Readers, created_at: datetime) -> str:
+    identity, flat = readers.main.identity, readers.flat_identity
     parts = [f"{f.header.sop_instance_uid}={sha256_of(f.path)}" for f in files]
     parts += [identity.version, identity.weights_sha256, repr(identity.operating_point)]
     if (
         identity.engine != "exact"
     ):  # runs of the exact one keep the names they had before there were two
         parts.append(identity.engine)
+    if flat is not None:
+        parts += [flat.version, flat.weights_sha256, repr(flat.operating_point)]
     parts.append(created_at.isoformat())
     return str(uuid.uuid5(_NAMESPACE, "\n".join(parts)))
 

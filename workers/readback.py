@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import highdicom
 import numpy as np
@@ -34,12 +35,17 @@ class RegionRead:
 
 @dataclass(frozen=True)
 class SegmentationRead:
-    """A segmentation: for each label the source frames (from 1) it has a mask on."""
+    """A segmentation: for each label the source frames (from 1) it has a mask on.
+
+    Of an image that came one object a slice, `slices` are their UIDs in order, frames count them, and `source_uid` is
+    the first.
+    """
 
     path: Path
     sop_uid: str
     source_uid: str
     frames: dict[Label, tuple[int, ...]]
+    slices: tuple[str, ...] = ()
 
     @property
     def frame_count(self) -> int:
@@ -53,11 +59,20 @@ class SegmentationRead:
         for item in seg.SegmentSequence:
             label = _label(item)
             if frame in self.frames.get(label, ()):
-                pixels = seg.get_pixels_by_source_frame(
-                    self.source_uid, [frame], segment_numbers=[int(item.SegmentNumber)]
-                )
-                found[label] = pixels[0, :, :, 0].astype(bool)
+                found[label] = self._masks(seg, [frame], int(item.SegmentNumber))[0]
         return found
+
+    def _masks(self, seg: Any, frames: Sequence[int], number: int) -> NDArray[np.bool_]:
+        """Masks (N, H, W) of a segment on source frames (from 1)."""
+        if self.slices:
+            uids = [self.slices[frame - 1] for frame in frames]
+            pixels = seg.get_pixels_by_source_instance(uids, segment_numbers=[number])
+        else:
+            pixels = seg.get_pixels_by_source_frame(
+                self.source_uid, list(frames), segment_numbers=[number]
+            )
+        masks: NDArray[np.bool_] = pixels[..., 0].astype(bool)
+        return masks
 
     def segment(self, label: Label) -> tuple[tuple[int, ...], NDArray[np.bool_] | None]:
         """The source frames (from 1) with a mask of a label, and the masks (N, H, W); None without one."""
@@ -66,10 +81,7 @@ class SegmentationRead:
             return (), None
         seg = highdicom.seg.segread(self.path)
         number = next(int(i.SegmentNumber) for i in seg.SegmentSequence if _label(i) == label)
-        pixels = seg.get_pixels_by_source_frame(
-            self.source_uid, list(frames), segment_numbers=[number]
-        )
-        return frames, pixels[..., 0].astype(bool)
+        return frames, self._masks(seg, frames, number)
 
 
 @dataclass
@@ -150,19 +162,25 @@ def read_folder(folder: Path) -> Received:
 def _segmentation(path: Path, dataset: Dataset) -> SegmentationRead:
     labels = {int(item.SegmentNumber): _label(item) for item in dataset.SegmentSequence}
     frames: dict[Label, list[int]] = {label: [] for label in labels.values()}
-    sources = set()
+    # of an image that came one object a slice there are many, in the order of its slices
+    sources = [str(one.ReferencedSOPInstanceUID) for one in dataset.SourceImageSequence]
     for item in dataset.PerFrameFunctionalGroupsSequence:
         number = int(item.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
         source = item.DerivationImageSequence[0].SourceImageSequence[0]
-        sources.add(str(source.ReferencedSOPInstanceUID))
-        frames[labels[number]].append(int(source.get("ReferencedFrameNumber", 1)))
-    if len(sources) != 1:
-        raise DemoFailed(f"segmentation {path.name} is of {len(sources)} images; it must be of one")
+        uid = str(source.ReferencedSOPInstanceUID)
+        if uid not in sources:
+            raise DemoFailed(
+                f"a frame of segmentation {path.name} lies on an image it does not name"
+            )
+        frames[labels[number]].append(
+            int(source.get("ReferencedFrameNumber", sources.index(uid) + 1))
+        )
     return SegmentationRead(
         path,
         str(dataset.SOPInstanceUID),
-        sources.pop(),
+        sources[0],
         {label: tuple(sorted(numbers)) for label, numbers in frames.items()},
+        tuple(sources) if len(sources) > 1 else (),
     )
 
 
@@ -185,20 +203,36 @@ def _report(path: Path, dataset: Dataset) -> ReportRead:
         referenced=set(_instances(dataset.get("CurrentRequestedProcedureEvidenceSequence", []))),
         left_out=_texts(dataset, names.INPUT_LEFT_OUT.value),
     )
+    volumes: list[list[str]] = []
     for item in _items(dataset):
         if item.ValueType == "IMAGE":
             report.referenced.add(_reference(item))
         if item.ValueType == "CONTAINER" and _code(item) == _MEASUREMENT_GROUP:
-            _read_group(item, report)
+            _read_group(item, report, volumes)
+    for slices in volumes:
+        _join(report, slices)
     return report
 
 
-def _read_group(group: Dataset, report: ReportRead) -> None:
+def _join(report: ReportRead, slices: Sequence[str]) -> None:
+    """Regions that name slices of one volume become regions of the volume: its first slice, and a count of slices."""
+    found = [
+        replace(region, key_frame=number)
+        for number, uid in enumerate(slices, start=1)
+        for region in report.regions.pop(uid, [])
+    ]
+    if found:
+        report.regions[slices[0]] = found
+
+
+def _read_group(group: Dataset, report: ReportRead, volumes: list[list[str]]) -> None:
     numbers = {_code(i): i for i in group.ContentSequence if i.ValueType == "NUM"}
     coded = {_code(i): i for i in group.ContentSequence if i.ValueType == "CODE"}
     images = [_reference(i) for i in group.ContentSequence if i.ValueType == "IMAGE"]
     scores = {label: code.value for label, code in names.IMAGE_SCORES.items()}
     if all(value in numbers for value in scores.values()) and images:
+        if len(images) > 1:
+            volumes.append(images)
         report.scores[images[0]] = {label: _number(numbers[v]) for label, v in scores.items()}
     if names.REGION_SCORE.value in numbers:
         score = numbers[names.REGION_SCORE.value]

@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from dicom_io.findings import LABELS, Label, Region, Segment
+from dicom_io.seg_values import LevelFrames
 from gmic.geometry import ReceptiveField
 from gmic.window import WindowTransform
 
@@ -25,6 +26,7 @@ MAX_REGIONS = 10
 """Regions listed for one label of one image; the mask is complete whatever their number."""
 
 Box = tuple[int, int, int, int]
+Value = TypeVar("Value", bound=np.generic)
 
 
 class StoredImage(Protocol):
@@ -95,10 +97,13 @@ class CellGrid:
 
     def mask(self, cells_hw: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Mask of a stored frame, bool (H, W), of the pixels that the given cells own."""
+        return self.pixels(cells_hw)
+
+    def pixels(self, cells_hw: NDArray[Value]) -> NDArray[Value]:
+        """A stored frame (H, W) whose pixels have the value of the cell that owns them; 0 where no cell does."""
         tall = np.repeat(cells_hw, np.diff(self.row_edges), axis=0)
-        window_mask = np.repeat(tall, np.diff(self.col_edges), axis=1)
-        stored = self.image.to_stored(self.transform.mask_to_source(window_mask))
-        return np.ascontiguousarray(stored, dtype=bool)
+        window = np.repeat(tall, np.diff(self.col_edges), axis=1)
+        return np.ascontiguousarray(self.image.to_stored(self.transform.values_to_source(window)))
 
     def box(self, rows: NDArray[np.int64], cols: NDArray[np.int64]) -> Box:
         """Half-open box, in stored rows and columns, around the pixels of the given cells."""
@@ -169,6 +174,23 @@ def translate(
         regions += _regions(label, map_Dhw, labelled, count, grid_of)
         dropped += max(0, count - MAX_REGIONS)
     return Translated(tuple(segments), tuple(regions), dropped)
+
+
+def levels(
+    saliency_CDhw: NDArray[np.float32], grid: CellGrid
+) -> dict[Label, Mapping[int, NDArray[np.uint8]]]:
+    """The scores of each label by stored frame, for the writers that store them pixel by pixel; a frame is made when
+    it is asked for. Cells that cannot hold a finding score 0, as in the masks."""
+    return {
+        label: LevelFrames(
+            {
+                frame: np.where(grid.visible_hw, map_Dhw[d], np.float32(0))
+                for d, frame in enumerate(grid.image.source_frames)
+            },
+            grid.pixels,
+        )
+        for label, map_Dhw in zip(LABELS, saliency_CDhw, strict=True)
+    }
 
 
 def connected(found_Dhw: NDArray[np.bool_]) -> tuple[NDArray[np.int64], int]:

@@ -14,16 +14,38 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dicom_io import unread
 from dicom_io.dbt import MammogramImage, open_image
+from dicom_io.findings import Excluded
+from dicom_io.series import open_series
 
 
 @dataclass(frozen=True)
 class Source:
-    """An object of the study; `find` gives its file, which may have to come from another host first."""
+    """An image of the study; `find` gives its file, which may have to come from another host first.
+
+    Of an image that came one object a slice, `slices` give the files of them all, and the rest is of one of them.
+    """
 
     find: Callable[[], Path]
     sop_uid: str
     sop_class_uid: str
+    slices: tuple[Callable[[], Path], ...] = ()
+
+    def open(self) -> MammogramImage:
+        """Check its headers; no pixel is decoded yet. Errors: see `open_image` and `open_series`."""
+        if self.slices:
+            return open_series([find() for find in self.slices])
+        return open_image(self.find())
+
+    def left_out(self, reason: str) -> Excluded:
+        """The image as one that could not be read."""
+        paths = [find() for find in self.slices or (self.find,)]
+        return unread.left_out(paths, self.sop_uid, self.sop_class_uid, reason)
+
+    def not_for_reading(self) -> Excluded | None:
+        """The object as one that no model is asked to read; None where it is no image of a breast."""
+        return unread.not_for_reading(self.find(), self.sop_uid, self.sop_class_uid)
 
 
 @dataclass
@@ -74,5 +96,5 @@ def _next(coming: deque[tuple[Source, Future[Decoded]]]) -> tuple[Source, Callab
 
 def _decode(source: Source, watch: Stopwatch) -> Decoded:
     with watch.stage("decode"):
-        image = open_image(source.find())
+        image = source.open()
         return image, image.read_volume()

@@ -55,6 +55,7 @@ def upgrade() -> None:
     for table, name, default in _FLAGS:
         op.add_column(table, sa.Column(name, sa.Boolean(), server_default=default, nullable=False))
     _kinds(_KINDS)
+    _twins("uq_artifacts_sop_uid", "uq_artifacts_sop_uid_kind", ["sop_uid", "kind"])
     _commitments()
     _pulls()
 
@@ -64,6 +65,13 @@ def _kinds(kinds: tuple[str, ...]) -> None:
     with op.batch_alter_table("artifacts", schema=None) as batch_op:
         batch_op.drop_constraint(op.f("ck_artifacts_kind"), type_="check")
         batch_op.create_check_constraint(op.f("ck_artifacts_kind"), f"kind IN ({listed})")
+
+
+def _twins(before: str, after: str, columns: list[str]) -> None:
+    """Whether an object may be kept in a second form, of another kind."""
+    with op.batch_alter_table("artifacts", schema=None) as batch_op:
+        batch_op.drop_constraint(op.f(before), type_="unique")
+        batch_op.create_unique_constraint(op.f(after), columns)
 
 
 def _commitments() -> None:
@@ -190,6 +198,7 @@ def downgrade() -> None:
         )
     op.execute(f"DELETE FROM artifacts WHERE {newer}")
     _kinds(_KINDS_BEFORE)
+    _twins("uq_artifacts_sop_uid_kind", "uq_artifacts_sop_uid", ["sop_uid"])
     for table, name, _ in reversed(_FLAGS):
         op.drop_column(table, name)
     for table, name, _ in reversed(_COLUMNS):

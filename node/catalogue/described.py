@@ -74,6 +74,8 @@ _READ = (
     "Columns",
 )
 _TAGS = [Tag(keyword) for keyword in _READ]
+#: Attributes of an object that queries return and do not match.
+KEPT_TAGS = frozenset(int(Tag(keyword)) for keyword in (*_KEPT, _TITLE))
 _VALUE_LIMIT = 512  # characters of one kept attribute as JSON
 
 

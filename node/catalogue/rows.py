@@ -21,6 +21,7 @@ from node.catalogue.described import Described, Header, OfStudy, read
 from node.exchange_models import CatalogueRow
 from node.lifecycle import RunState
 from node.models import Artifact, Instance, Run, Study
+from node.results import TWIN
 
 
 def instances() -> Select[Instance]:
@@ -32,7 +33,8 @@ def instances() -> Select[Instance]:
 def artifacts() -> Select[Artifact]:
     """Results that may be given out."""
     answers = (Run.state == RunState.SUCCEEDED) & Run.shadow.is_(False)
-    return select(Artifact).join(Run).where(answers, Artifact.sop_uid.is_not(None))
+    listed = Artifact.sop_uid.is_not(None) & (Artifact.kind != TWIN)
+    return select(Artifact).join(Run).where(answers, listed)
 
 
 def without_row(session: Session) -> int:

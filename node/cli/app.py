@@ -11,10 +11,25 @@ import typer
 
 from node import doctor as node_doctor
 from node import log, processes, relay, schema
-from node.cli import blob, catalogue, dataset, delivery, drift, label, output, peer, study
+from node.cli import (
+    blob,
+    catalogue,
+    commitment,
+    conformance,
+    dataset,
+    delivery,
+    drift,
+    label,
+    output,
+    peer,
+    pull,
+    rules,
+    study,
+)
 from node.cli.context import database, open_database
 from node.config import load_settings
-from node.model_version import model_version
+from node.model_version import model_version, model_version_2d
+from node.rules import apply as routing
 from node.supervisor import Supervisor
 
 app = typer.Typer(
@@ -34,11 +49,15 @@ app.add_typer(study.app, name="study")
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(delivery.app, name="delivery")
 app.add_typer(peer.app, name="peer")
+app.add_typer(pull.app, name="pull")
+app.add_typer(commitment.app, name="commitment")
 app.add_typer(label.app, name="label")
 app.add_typer(db_app, name="db")
 app.add_typer(blob.app, name="blob")
 app.add_typer(catalogue.app, name="catalogue")
+app.add_typer(rules.app, name="rules")
 app.command("drift")(drift.drift)
+app.command("conformance")(conformance.conformance)
 
 ReadyFd = Annotated[int | None, typer.Option("--ready-fd", hidden=True)]
 
@@ -67,6 +86,7 @@ def up(ready_fd: ReadyFd = None) -> None:
     """
     settings = load_settings()
     model_version(settings)  # weights that cannot be read are said now, not by a worker's log
+    model_version_2d(settings)
     if settings.blob_url:
         from node.remote import Remote  # fsspec, which one host can do without
 
@@ -96,9 +116,9 @@ def listen() -> None:
 def relay_(ready_fd: ReadyFd = None) -> None:
     """Run the relay: it closes quiet studies and sends due work to the queues."""
     settings = load_settings()
-    with database(settings):
-        pass
     log.setup(settings.log_level, process="relay")
+    with database(settings) as db, db.reading() as session:
+        routing.in_force(session, settings)
     wanted = model_version(settings)
     stop = threading.Event()
     processes.stop_on_signals(stop)

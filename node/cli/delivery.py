@@ -44,9 +44,9 @@ def list_(
 
 @app.command()
 def retry(
-    delivery: Annotated[str, typer.Argument(help="Id of a delivery that has failed.")],
+    delivery: Annotated[str, typer.Argument(help="Id of a delivery that has failed, or was sent.")],
 ) -> None:
-    """Try a failed delivery again, with a new deadline."""
+    """Try a failed delivery again, with a new deadline; or send what the peer gets since a delivery was sent."""
     try:
         delivery_id = uuid.UUID(delivery)
     except ValueError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -82,13 +82,18 @@ def show(study: Uid, as_json: output.AsJson = False) -> None:
 
 
 def _show_details(page: views.StudyPage) -> None:
-    objects = ("sop_uid", "sop_class", "laterality", "view", "frames", "size_bytes")
+    objects = ("sop_uid", "sop_class", "laterality", "view", "frames", "slices", "size_bytes")
     _section("received", page.instances, objects)
     _section("kept aside", page.quarantined, ("sop_uid", "size_bytes", "reason"))
     _section("runs, newest first", page.runs, ("id", "state", "model_version", "attempt", "error"))
     for run in page.runs[:1]:
         scores = ("laterality", "view", "malignant", "benign", "segments", "excluded_reason")
         _section("results of the newest run", run.images, (*scores, "sop_uid"))
+        _section(
+            "notes",
+            [_Note(i.laterality, i.view, note, i.sop_uid) for i in run.images for note in i.notes],
+            _Note._fields,
+        )
         if run.images:
             output.scores_notice(run.caveat or "")
         _section("its files", run.artifacts, ("kind", "name", "size_bytes"))
@@ -98,7 +103,17 @@ def _show_details(page: views.StudyPage) -> None:
                      [_shadow_row(run) for run in page.shadow_runs], "")  # fmt: skip
     deliveries = [delivery for run in page.runs for delivery in run.deliveries]
     _section("deliveries", deliveries, ("id", "peer", "state", "attempt", "why", "error"))
+    committed = ("id", "peer", "state", "objects", "missing", "why")
+    _section("storage commitments", page.commitments, committed)
+    _section("pulls", page.pulls, ("id", "peer", "study_uid", "why", "state", "waits"))
     _section("history", page.timeline, ("at", "kind", "message"))
+
+
+class _Note(NamedTuple):
+    laterality: str | None
+    view: str | None
+    note: str
+    sop_uid: str
 
 
 def _shadow_row(run: RunView) -> tuple[object, ...]:

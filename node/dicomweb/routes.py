@@ -149,9 +149,12 @@ def frames(node: Here, request: Request, numbers: str) -> Response:
     address = base_of(request) + retrieve.path_of(held[0])
     parts = _readable(lambda: retrieve.frame_parts(found, wanted, offer, address))
     headers = _tags(held, offer)
-    if offer.multipart:
-        return _parts(parts, offer.media_type, headers)
-    return Response(b"".join(next(parts).content), headers=headers, media_type=offer.content_type)
+    if not offer.multipart:
+        one = b"".join(next(parts).content)
+        return Response(one, headers=headers, media_type=offer.content_type)
+    if len(wanted) == 1:
+        return _whole(parts, offer.media_type, headers)
+    return _parts(parts, offer.media_type, headers)
 
 
 @router.get(_INSTANCE + "/rendered")
@@ -278,6 +281,14 @@ def _parts(parts: Iterable[multipart.Part], media_type: str, headers: dict[str, 
         headers=headers,
         media_type=multipart.content_type(boundary, media_type),
     )
+
+
+def _whole(parts: Iterable[multipart.Part], media_type: str, headers: dict[str, str]) -> Response:
+    """The parts in one piece: each piece of a stream costs a change of threads, and a viewer asks frame by frame."""
+    boundary = multipart.new_boundary()
+    body = b"".join(multipart.write(parts, boundary))
+    kind = multipart.content_type(boundary, media_type)
+    return Response(body, headers=headers, media_type=kind)
 
 
 def base_of(request: Request) -> str:

@@ -11,17 +11,18 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
-from node import peers
+from node import destinations, peers
 from node.config import Settings
 from node.errors import ConfigError
 from node.lifecycle import DeliveryState
 from node.models import Artifact, Delivery, DeliveryInstance, Peer, Run, Study
+from node.results import KINDS
 from node.views.waiting import delivery_waits
 
 
 @dataclass(frozen=True)
 class SentObject:
-    """One SEG or SR of a delivery; `accepted` and `status` are None before the peer has answered."""
+    """One object of a delivery; `accepted` and `status` are None before the peer has answered."""
 
     kind: str
     name: str
@@ -99,7 +100,7 @@ def delivery_views(
 ) -> tuple[DeliveryView, ...]:
     """The deliveries that the condition matches, newest first, in three queries."""
     query = (
-        select(Delivery, Peer, Study.study_uid)
+        select(Delivery, Peer, Study.study_uid, Run.route)
         .join(Peer, Peer.id == Delivery.peer_id)
         .join(Run, Run.id == Delivery.run_id)
         .join(Study, Study.id == Run.study_id)
@@ -107,13 +108,16 @@ def delivery_views(
         .order_by(Delivery.created_at.desc(), Delivery.id)
     )
     found = session.execute(query).all()
-    artifacts = _artifacts(session, [delivery.run_id for delivery, _, _ in found])
-    answers = _answers(session, [delivery.id for delivery, _, _ in found])
+    artifacts = _artifacts(session, [row.Delivery.run_id for row in found])
+    answers = _answers(session, [row.Delivery.id for row in found])
     views = []
-    for delivery, peer, study_uid in found:
+    for delivery, peer, study_uid, route in found:
+        kinds = destinations.kinds_of(peer, route)
+        answered = [(a, answers.get((delivery.id, a.id))) for a in artifacts[delivery.run_id]]
         objects = tuple(
-            _sent_object(artifact, answers.get((delivery.id, artifact.id)))
-            for artifact in artifacts[delivery.run_id]
+            _sent_object(artifact, answer)
+            for artifact, answer in answered
+            if answer is not None or artifact.kind in kinds
         )
         views.append(
             DeliveryView(
@@ -140,14 +144,11 @@ def delivery_views(
 def _artifacts(
     session: Session, run_ids: Sequence[uuid.UUID]
 ) -> Mapping[uuid.UUID, list[Artifact]]:
-    """What is sent of each run, in the order of sending."""
+    """What can be sent of each run, in the order of sending."""
     out: dict[uuid.UUID, list[Artifact]] = defaultdict(list)
-    query = (
-        select(Artifact)
-        .where(Artifact.run_id.in_(run_ids), Artifact.sop_uid.is_not(None))
-        .order_by(Artifact.kind, Artifact.name)
-    )
-    for artifact in session.execute(query).scalars():
+    query = select(Artifact).where(Artifact.run_id.in_(run_ids), Artifact.sop_uid.is_not(None))
+    found = session.execute(query).scalars()
+    for artifact in sorted(found, key=lambda a: (KINDS.index(a.kind), a.name)):
         out[artifact.run_id].append(artifact)
     return out
 

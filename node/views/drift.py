@@ -112,7 +112,7 @@ def _images(session: Session) -> list[Image]:
     strata = {row.sop_uid: row.strata for row in session.execute(items)}
     # columns and UIDs, not instances and ids: there may be hundreds of thousands
     names = ("laterality", "view", "frames", "size_bytes")
-    columns = [getattr(Instance, name) for name in (*names, "sop_uid", "calling_ae")]
+    columns = [getattr(Instance, name) for name in (*names, "sop_uid", "volume_uid", "calling_ae")]
     query = select(Study.study_uid, Study.study_date, *columns).join_from(Instance, Study)
     return [
         Image(
@@ -125,6 +125,8 @@ def _images(session: Session) -> list[Image]:
             **{name: getattr(row, name) for name in names},
         )
         for row in session.execute(query.where(Instance.is_image))
+        # of slices that are one volume, the one under which its result is kept
+        if row.volume_uid is None or row.sop_uid in judged
         for left_out, found in [judged.get(row.sop_uid, (None, None))]
     ]
 

@@ -155,6 +155,9 @@ def _holdings(session: Session, ids: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, 
             Instance.is_image,
             Instance.calling_ae,
             func.count().label("instances"),
+            func.count(func.distinct(func.coalesce(Instance.volume_uid, Instance.sop_uid))).label(
+                "images"  # slices of one volume are one
+            ),
             func.sum(Instance.size_bytes).label("size_bytes"),
         )
         .where(Instance.study_id.in_(ids))
@@ -171,7 +174,7 @@ def _holdings(session: Session, ids: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, 
         holding = out[row.study_id]
         if row.is_image:
             holding.views.add(f"{row.laterality}-{row.view}")
-            holding.images += row.instances
+            holding.images += row.images
         holding.instances += row.instances
         holding.size_bytes += int(row.size_bytes)
         holding.calling_aes = tuple(sorted({*holding.calling_aes, row.calling_ae}))

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from node.config import Settings
 from node.models import Artifact, Delivery, ImageResult, Instance, Run, Study
+from node.results import KINDS, OVERLAY, SEG
 from node.views.deliveries import DeliveryView, delivery_views
 from node.views.rows import caveat, trained
 
@@ -22,7 +23,7 @@ _SIDES = {"R": 0, "L": 1}
 
 @dataclass(frozen=True)
 class ArtifactView:
-    """A file a run made."""
+    """A file a run made, of one of `results.KINDS` or a picture."""
 
     id: uuid.UUID
     kind: str
@@ -59,6 +60,7 @@ class ImageView:
     segments: int
     regions: tuple[RegionView, ...]
     excluded_reason: str | None
+    notes: tuple[str, ...]  # what was odd about it and got around
     pictures: tuple[ArtifactView, ...]
     segmentation: ArtifactView | None
 
@@ -103,10 +105,9 @@ def run_views(
     for image, instance in session.execute(results.where(ImageResult.run_id.in_(ids))):
         images[image.run_id].append((image, instance))
     files: dict[uuid.UUID, list[ArtifactView]] = defaultdict(list)
-    ordered = (
-        select(Artifact).where(Artifact.run_id.in_(ids)).order_by(Artifact.kind, Artifact.name)
-    )
-    for artifact in session.execute(ordered).scalars():
+    made = session.execute(select(Artifact).where(Artifact.run_id.in_(ids))).scalars()
+    order = (*KINDS, OVERLAY)
+    for artifact in sorted(made, key=lambda a: (order.index(a.kind), a.name)):
         files[artifact.run_id].append(_artifact(artifact))
     deliveries = delivery_views(session, Delivery.run_id.in_(ids), settings, at)
     return tuple(
@@ -171,8 +172,9 @@ def _image(image: ImageResult, instance: Instance, files: Sequence[ArtifactView]
             sorted(map(_region, image.regions), key=lambda r: (r.label != "malignant", -r.score))
         ),
         excluded_reason=image.excluded_reason,
-        pictures=tuple(file for file in mine if file.kind == "OVERLAY"),
-        segmentation=next((file for file in mine if file.kind == "SEG"), None),
+        notes=tuple(image.notes or ()),
+        pictures=tuple(file for file in mine if file.kind == OVERLAY),
+        segmentation=next((file for file in mine if file.kind == SEG), None),
     )
 
 

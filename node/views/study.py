@@ -12,15 +12,21 @@ from sqlalchemy.orm import Session
 from node import studies
 from node.config import Settings
 from node.models import Instance, Quarantined, Study, TimelineEvent
+from node.views.exchange import CommitmentView, PullView, commitments_of, pulls_of
 from node.views.rows import StudyRow, study_rows
 from node.views.run import RunView, run_views
 
 
 @dataclass(frozen=True)
 class InstanceView:
-    """One received object; `sop_class` and `transfer_syntax` are names."""
+    """One received object; `sop_class` and `transfer_syntax` are names.
+
+    Slices of one volume that came one an object are one line: `slices` objects, the UID of the first, their size
+    together, `frames` as many. 0 for others.
+    """
 
     sop_uid: str
+    slices: int
     sop_class: str
     transfer_syntax: str
     is_image: bool
@@ -44,7 +50,8 @@ class EventView:
 
 @dataclass(frozen=True)
 class QuarantinedView:
-    """An object that came under a known UID with other bytes, and is kept aside."""
+    """An object that is kept aside and never read: it came under a known UID with other bytes, or is of a form that
+    only its maker's software reads. `conflict` tells which."""
 
     sop_uid: str
     sha256: str
@@ -52,6 +59,7 @@ class QuarantinedView:
     reason: str
     calling_ae: str
     received_at: datetime
+    conflict: bool
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,8 @@ class StudyPage:
     runs: tuple[RunView, ...]
     shadow_runs: tuple[RunView, ...]
     quarantined: tuple[QuarantinedView, ...]
+    commitments: tuple[CommitmentView, ...]  # of its results, by our peers
+    pulls: tuple[PullView, ...]  # by which it came, and of its priors
     timeline: tuple[EventView, ...]
 
 
@@ -96,41 +106,52 @@ def study_page(session: Session, study_uid: str, settings: Settings, at: datetim
         runs=tuple(run for run in all_runs if not run.shadow),
         shadow_runs=tuple(run for run in all_runs if run.shadow),
         quarantined=_quarantined(session, study),
+        commitments=commitments_of(session, study, at),
+        pulls=pulls_of(session, study, at),
         timeline=_timeline(session, study),
     )
 
 
 def _instances(session: Session, study: Study) -> tuple[InstanceView, ...]:
     query = select(Instance).where(Instance.study_id == study.id).order_by(Instance.received_at)
+    lines: dict[tuple[str, int], list[Instance]] = {}
+    for instance in session.execute(query).scalars():
+        line = (instance.volume_uid or instance.sop_uid, instance.generation)
+        lines.setdefault(line, []).append(instance)
     return tuple(
         InstanceView(
             sop_uid=instance.sop_uid,
+            slices=1 + len(others) if instance.volume_uid else 0,
             sop_class=UID(instance.sop_class_uid).name,
             transfer_syntax=UID(instance.transfer_syntax_uid).name,
             is_image=instance.is_image,
             laterality=instance.laterality,
             view=instance.view,
-            frames=instance.frames,
-            size_bytes=instance.size_bytes,
+            frames=1 + len(others) if instance.volume_uid else instance.frames,
+            size_bytes=sum(each.size_bytes for each in (instance, *others)),
             generation=instance.generation,
             calling_ae=instance.calling_ae,
             received_at=instance.received_at,
         )
-        for instance in session.execute(query).scalars()
+        for instance, *others in lines.values()
     )
 
 
 def _quarantined(session: Session, study: Study) -> tuple[QuarantinedView, ...]:
-    names = QuarantinedView.__dataclass_fields__
-    query = (
-        select(Quarantined)
-        .where(Quarantined.study_uid == study.study_uid)
-        .order_by(Quarantined.received_at)
-    )
-    return tuple(
-        QuarantinedView(**{name: getattr(row, name) for name in names})
-        for row in session.execute(query).scalars()
-    )
+    """Both kinds, in the order in which they came."""
+    shared = ("sop_uid", "sha256", "size_bytes", "calling_ae", "received_at")
+    conflicts = select(Quarantined).where(Quarantined.study_uid == study.study_uid)
+    aside = select(Instance).where(Instance.study_id == study.id, Instance.kept_aside.is_not(None))
+    found = [(row, row.reason, True) for row in session.execute(conflicts).scalars()] + [
+        (row, row.kept_aside or "", False) for row in session.execute(aside).scalars()
+    ]
+    views = [
+        QuarantinedView(
+            **{name: getattr(row, name) for name in shared}, reason=reason, conflict=conflict
+        )
+        for row, reason, conflict in found
+    ]
+    return tuple(sorted(views, key=lambda view: (view.received_at, view.sop_uid)))
 
 
 def _timeline(session: Session, study: Study) -> tuple[EventView, ...]:

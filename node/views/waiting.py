@@ -36,14 +36,31 @@ def why(facts: Facts, settings: Settings, at: datetime) -> str:
     if facts.status == "excluded":
         return facts.study.excluded_reason or ""
     if facts.status == "done":
-        return "results stay here: no peer was enabled when the run ended"
+        by_rule = (run.route or {}).get("rule") if run is not None else None
+        because = (
+            f"routing rule {by_rule!r}" if by_rule else "no peer was enabled when the run ended"
+        )
+        return f"results stay here: {because}"
     if facts.status in ("delivering", "delivery failed"):
         return _deliveries(facts.deliveries, settings, at)
-    if facts.status == "delivered" or run is None:
-        return "" if run else f"no run yet; {_ADVICE}"
+    if run is None or facts.status == "not read":
+        return _not_read(facts.study)
+    if facts.status == "delivered":
+        return ""
     if facts.status == "failed":
         return f"{run.error} (attempt {run.attempt})"
     return run_waits(run, facts.ahead, settings, at)
+
+
+def _not_read(study: Study) -> str:
+    if study.pulled:
+        return (
+            "no model was run: fetched by us, not sent to be read; `tomonode study retry` runs one"
+        )
+    return (
+        "no model was run: a routing rule wants none (the history says which); change the rules, then"
+        " `tomonode study retry`"
+    )
 
 
 def _receiving(verdict: Verdict | None) -> str:

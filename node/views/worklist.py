@@ -25,6 +25,7 @@ STATUSES = (
     "delivering",
     "delivered",
     "done",
+    "not read",
 )
 
 MAX_ROWS = 1000

@@ -48,12 +48,16 @@ def _listen(settings: Settings) -> socket.socket:
     host, port = settings.web_host, settings.web_port
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family)
+        listening = socket.create_server((host, port), family=family)
     except OSError as error:
         raise ConfigError(
             f"web pages cannot listen on {host}:{port}: {error.strerror};"
             " change TOMONODE_WEB_HOST or TOMONODE_WEB_PORT"
         ) from None
+    # Connections inherit it. An answer goes out in several pieces, and without it each would wait 40 ms for an
+    # acknowledgement; asyncio sets it only on sockets that were made for TCP by name.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening
 
 
 def _in_url(host: str) -> str:

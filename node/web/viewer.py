@@ -45,6 +45,19 @@ _TYPES: Final = {
     ".xml": "application/xml",
 }
 _NOTICE: Final = "Tomonode: research use only, not for clinical use"
+# What cannot be said in JSON. OHIF takes every measurement of a report to have coordinates and fails on those whose
+# place is a segment, as in our reports; so it is told that nothing of them is left to draw.
+_CODE: Final = """\
+window.config.whiteLabeling = {
+  createLogoComponentFn: (React) => React.createElement('a', { href: '/', className: 'text-white text-sm' }, %s),
+};
+window.config.customizationService = [{
+  onBeforeSRAddMeasurement: {
+    $set: ({ measurement }) =>
+      measurement.coords?.length ? measurement : Object.assign(measurement, { coords: [{}], loaded: true }),
+  },
+}];
+"""
 
 
 def folder_of(settings: Settings) -> Path:
@@ -70,11 +83,8 @@ class Viewer:
     def __init__(self, app: ASGIApp, folder: Path) -> None:
         self._app = app
         self._files = _files(folder)
-        self._page_rules = self._code_rules = ""
-        if index := self._files.get(PAGE):
-            content = index.read_text("utf-8")
-            self._page_rules = policy(content)
-            self._code_rules = policy(content, worker=True)
+        index = self._files.get(PAGE)
+        self._rules = policy(index.read_text("utf-8")) if index else ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or hand it on."""
@@ -93,37 +103,39 @@ class Viewer:
             return None
         lasting = _HASHED.search(file.name) is not None
         kept = "public, max-age=31536000, immutable" if lasting else "no-cache"
-        rules = self._code_rules if file.suffix in (".js", ".mjs") else self._page_rules
-        headers = {"Content-Security-Policy": rules, "Cache-Control": kept}
+        headers = {"Content-Security-Policy": self._rules, "Cache-Control": kept}
         return FileResponse(file, media_type=_TYPES[file.suffix], headers=headers)
 
 
-def policy(index: str, *, worker: bool = False) -> str:
-    """The Content-Security-Policy of the viewer's page, or of its workers, which have that of their own file.
+def policy(index: str) -> str:
+    """The Content-Security-Policy of the viewer's page, and of its workers, which have that of their own file.
 
     What stands in the page as a script is allowed by its hash. Decoders are WebAssembly, workers are made from blobs,
-    styles are set by scripts; nothing comes from, or goes to, another host. The decoders' own code puts functions
-    together from text: that is allowed in workers, which see no page, and not in the page.
+    styles are set by scripts; nothing comes from, or goes to, another host. The decoders' own code, and that which
+    unpacks segmentations, puts functions together from text: that has to be allowed (`unsafe-eval`), here alone.
     """
     hashes = [hashlib.sha256(text.encode()).digest() for text in _INLINE.findall(index)]
     listed = "".join(f" 'sha256-{base64.b64encode(digest).decode()}'" for digest in hashes)
-    listed += " 'unsafe-eval'" if worker else ""
     return (
-        f"default-src 'none'; script-src 'self' 'wasm-unsafe-eval' blob:{listed}; worker-src 'self' blob:;"
+        f"default-src 'none'; script-src 'self' 'unsafe-eval' blob:{listed}; worker-src 'self' blob:;"
         " style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:;"
         " connect-src 'self' data: blob:; manifest-src 'self'; form-action 'none'; base-uri 'none';"
         " frame-ancestors 'none'"
     )
 
 
-def configuration() -> str:
-    """The viewer's configuration: this node's DICOMweb as the only source, no list of studies (ours is the list)."""
+def configuration(*, whole_segmentations: bool = False) -> str:
+    """The viewer's configuration: this node's DICOMweb as the only source, no list of studies (ours is the list).
+
+    OHIF 3.13.2 would take a segmentation as a whole and unpack it with the bits of a byte in the wrong order, which
+    shows where frames do not end on a byte. Asked for one by one, they come right; `whole_segmentations` is for a
+    server that does not give single frames of one bit.
+    """
     config: dict[str, Any] = {
         "name": "tomonode",
         "routerBasename": None,
         "extensions": [],
         "modes": [],
-        "customizationService": {},
         "showStudyList": False,
         "showLoadingIndicator": True,
         "showWarningMessageForCrossOrigin": True,
@@ -152,15 +164,13 @@ def configuration() -> str:
                     "singlepart": "",
                     "bulkDataURI": {"enabled": True},
                     "omitQuotationForMultipartRequest": True,
+                    "loadMultiframeAsPart10": whole_segmentations,
                 },
             }
         ],
     }
-    logo = (
-        "window.config.whiteLabeling = { createLogoComponentFn: (React) => React.createElement("
-        f"'a', {{ href: '/', className: 'text-white text-sm' }}, {json.dumps(_NOTICE)}) }};"
-    )
-    return f"// made by Tomonode\nwindow.config = {json.dumps(config, indent=2)};\n{logo}\n"
+    code = _CODE % json.dumps(_NOTICE)
+    return f"// made by Tomonode\nwindow.config = {json.dumps(config, indent=2)};\n{code}"
 
 
 def _files(folder: Path) -> dict[str, Path]:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.bench import decode, inference, journey, receive, tables, training
+from tests.bench import decode, inference, journey, receive, tables, training, wado
 
 
 def main() -> None:
@@ -34,6 +34,7 @@ def main() -> None:
             "inference": lambda: inference.measure(quick, say),
             "training": lambda: training.measure(quick, say),
             "decode": lambda: decode.measure(folder, quick, say),
+            "wado": lambda: wado.measure(folder, quick, say),
         }
         found = {"machine": _machine(), "quick": quick}
         for part in arguments.only or parts:
@@ -51,9 +52,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, default=Path("build/bench.json"), help="file for the figures"
     )
-    parser.add_argument(
-        "--only", action="append", choices=("receive", "journey", "inference", "training", "decode")
-    )
+    parts = ("receive", "journey", "inference", "training", "decode", "wado")
+    parser.add_argument("--only", action="append", choices=parts)
     return parser.parse_args()
 
 

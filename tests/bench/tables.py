@@ -22,6 +22,7 @@ def as_text(found: dict[str, Any]) -> str:
         "inference": _inference,
         "training": _training,
         "decode": _decode,
+        "wado": _wado,
     }
     for part, show in shown.items():
         if part in found:
@@ -179,13 +180,49 @@ def _known(value: float | None) -> str:
 def _decode(found: dict[str, Any]) -> Iterator[str]:
     yield f"## Decoding: {found['frames']} frames, {found['decoded_mb']:.0f} MB decoded"
     yield ""
+    reference = found["rows"]["JPEG 2000 Lossless"]["threads_1"]
     yield from _table(
-        ("transfer syntax", "file, MB", "one thread, MB/s", "two threads, MB/s"),
+        ("transfer syntax", "UID", "decoded to file", "a core, MB/s", "to JPEG 2000", "two, MB/s"),
         [
-            (name, f"{row['file_mb']:.1f}", f"{row['threads_1']:.0f}", f"{row['threads_2']:.0f}")
+            (
+                name,
+                row["syntax"],
+                f"{row['decoded_mb'] / row['file_mb']:.1f}",
+                f"{row['threads_1']:.0f}",
+                f"{row['threads_1'] / reference:.2f}",
+                f"{row['threads_2']:.0f}",
+            )
             for name, row in found["rows"].items()
         ],
     )
+
+
+def _wado(found: dict[str, Any]) -> Iterator[str]:
+    yield f"## WADO-RS: a frame of {found['frame_mb']:.1f} MB uncompressed, {found['frames']} of them"
+    yield ""
+    cases: dict[tuple[str, int, str], dict[str, dict[str, Any]]] = {}
+    for row in found["rows"]:
+        cases.setdefault((row["stored"], row["clients"], row["when"]), {})[row["server"]] = row
+    yield from _table(
+        ("stored", "clients", "caches", "node, p50 / p95 ms", "Orthanc, p50 / p95 ms", "node to Orthanc, p50"),
+        [
+            (stored, str(clients), when, *map(_latency, map(by.get, ("tomonode", "Orthanc"))), _quotient(by))
+            for (stored, clients, when), by in cases.items()
+        ],
+    )  # fmt: skip
+    for name, reason in found["left_out"].items():
+        yield ""
+        yield f"left out: {name}: {reason}"
+
+
+def _latency(row: dict[str, Any] | None) -> str:
+    return f"{row['p50_ms']:.1f} / {row['p95_ms']:.1f}" if row else ""
+
+
+def _quotient(by: dict[str, dict[str, Any]]) -> str:
+    if len(by) < 2:
+        return ""
+    return f"{by['tomonode']['p50_ms'] / by['Orthanc']['p50_ms']:.2f}"
 
 
 def _table(header: Sequence[str], rows: Rows) -> Iterator[str]:

@@ -24,6 +24,7 @@ from sqlalchemy import delete, inspect, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from node import doctor, reruns, runs, schema, studies
+from node.arrivals import Recorded
 from node.blobs import BlobStore
 from node.catalogue import query, rows
 from node.catalogue.attributes import ATTRIBUTES, Level
@@ -35,7 +36,6 @@ from node.exchange_models import CatalogueRow
 from node.ingest import ingest
 from node.models import Study
 from node.spool import Command, SpoolFile
-from node.studies import Recorded
 from tests.support.command import environment, tomonode
 from tests.support.objects import BREAST_TOMOSYNTHESIS, data_set_bytes, write_object
 

@@ -20,11 +20,12 @@ from workers.cli import TRUSTED, app
 COMMANDS = (
     "up", "listen", "relay", "web", "worker", "send", "doctor", "predict", "phantom", "demo", "db upgrade",
     "study list", "study show", "study retry", "study complete", "delivery list", "delivery retry",
-    "peer list", "peer add", "peer remove", "peer echo",
+    "peer list", "peer add", "peer set", "peer remove", "peer echo",
+    "pull from", "pull list", "pull cancel", "commitment list", "commitment retry", "catalogue rebuild",
     "label import", "label list", "label imports", "label show", "label set", "label assess", "label box",
     "label unbox", "blob copy",
     "train launch", "train list", "train show", "train pause", "train resume", "train cancel", "train retry",
-    "train schedule", "train wait", "drift",
+    "train schedule", "train wait", "drift", "rules check", "rules test", "conformance",
 )  # fmt: skip
 
 ABSENT = "1.2.3.4"

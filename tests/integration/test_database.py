@@ -11,7 +11,7 @@ from alembic import command
 from sqlalchemy import func, select, update
 from sqlalchemy.exc import IntegrityError
 
-from node import deliveries, outbox, relay, reruns, runs, schema, studies
+from node import arrivals, deliveries, outbox, relay, reruns, runs, schema, studies
 from node.config import Settings
 from node.db import Database, now
 from node.errors import BrokerUnavailable, Conflict
@@ -24,7 +24,7 @@ UNAVAILABLE = runs.Failure("PeerUnavailable", "no answer", True)
 
 def arrival(
     study: str = "1.2.3", sop: str = "1.2.3.4", sha: str = "a", **changes: object
-) -> studies.Arrival:
+) -> arrivals.Arrival:
     values: dict[str, object] = {
         "study_uid": study, "series_uid": f"{study}.9", "sop_uid": sop,
         "sop_class_uid": "1.2.840.10008.5.1.4.1.1.13.1.3", "transfer_syntax_uid": "1.2.840.10008.1.2.1",
@@ -32,12 +32,12 @@ def arrival(
         "frames": 3, "patient_id": "P1", "accession_number": None, "study_date": "20260101", "calling_ae": "MOD",
         **changes,
     }  # fmt: skip
-    return studies.Arrival(**values)  # type: ignore[arg-type]
+    return arrivals.Arrival(**values)  # type: ignore[arg-type]
 
 
-def receive(db: Database, item: studies.Arrival) -> studies.Recorded:
+def receive(db: Database, item: arrivals.Arrival) -> arrivals.Recorded:
     with db.transaction() as session:
-        return studies.record(session, item, now(session))
+        return arrivals.record(session, item, now(session))
 
 
 def close(db: Database, settings: Settings, study: str = "1.2.3") -> None:
@@ -103,10 +103,10 @@ def test_one_live_run_for_a_generation(db: Database, settings: Settings) -> None
 
 
 def test_same_uid_same_bytes_and_other_bytes(db: Database) -> None:
-    assert receive(db, arrival(sha="a")) is studies.Recorded.NEW
-    assert receive(db, arrival(sha="a")) is studies.Recorded.DUPLICATE
-    assert receive(db, arrival(sha="c")) is studies.Recorded.CONFLICT
-    assert receive(db, arrival(sha="c")) is studies.Recorded.CONFLICT
+    assert receive(db, arrival(sha="a")) is arrivals.Recorded.NEW
+    assert receive(db, arrival(sha="a")) is arrivals.Recorded.DUPLICATE
+    assert receive(db, arrival(sha="c")) is arrivals.Recorded.CONFLICT
+    assert receive(db, arrival(sha="c")) is arrivals.Recorded.CONFLICT
     with db.reading() as session:
         assert session.execute(select(Instance.sha256)).scalars().all() == ["a" * 64]
         assert session.execute(select(Quarantined.sha256)).scalars().all() == ["c" * 64]
@@ -236,7 +236,7 @@ def test_partial_delivery_sends_only_the_rest_again(db: Database, settings: Sett
     assert again is not None
     assert [p.sop_uid for p in again.parcels] == ["2.25.1"]
     assert deliveries.finish(
-        db, again, [deliveries.Answer(again.parcels[0].artifact_id, True, "0x0000")]
+        db, again, [deliveries.Answer(again.parcels[0].artifact_id, True, "0x0000")], settings
     )
     with db.reading() as session:
         assert session.get_one(Delivery, delivery_id).state == DeliveryState.SENT
@@ -286,8 +286,7 @@ def test_a_late_image_makes_a_generation_that_supersedes(db: Database, settings:
     assert second is not None
     assert second.generation == 2
     assert [i.sop_uid for i in second.inputs] == ["1.2.3.4", "1.2.3.6"]
-    assert second.predecessor_sr is not None
-    assert second.predecessor_sr.sop_uid == "2.25.1"
+    assert {kind: one.sop_uid for kind, one in second.predecessors.items()} == {"SR": "2.25.1"}
 
 
 def test_a_study_without_images_is_excluded_with_a_reason(db: Database, settings: Settings) -> None:

@@ -13,12 +13,12 @@ from pynetdicom.association import Association
 from sqlalchemy import event
 
 from dicom_io.syntaxes import STORAGE_CLASSES, TRANSFER_SYNTAXES
+from node.arrivals import Recorded
 from node.blobs import sha256_of
 from node.config import Settings
 from node.ingest import ANSWERS
 from node.listener import Listener
 from node.models import Instance, Quarantined, Study
-from node.studies import Recorded
 from tests.conftest import make_settings
 from tests.support.listening import (
     associated,

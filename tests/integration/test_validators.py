@@ -27,7 +27,13 @@ from dicom_io.phantom import PhantomView, write_study
 from dicom_io.sr import build_sr
 from tests.support.shared import shared_path
 from tests.support.sources import make_run, mammogram, random_findings, source, tomosynthesis
-from tests.support.validators import dcentvfy_errors, dciodvfy_errors, dsrdump, pixelmed_sr_errors
+from tests.support.validators import (
+    beyond_procedure,
+    dcentvfy_errors,
+    dciodvfy_errors,
+    dsrdump,
+    pixelmed_sr_errors,
+)
 
 pytestmark = pytest.mark.system
 
@@ -84,14 +90,9 @@ def write_results(findings: list[ImageFindings], folder: Path) -> tuple[list[Pat
     predecessor = DocumentRef(
         study.StudyInstanceUID, "1.2.3.5", "1.2.840.10008.5.1.4.1.1.88.34", "1.2.3.6"
     )
-    report = build_sr(study, findings, [RAW], references, replace(RUN, predecessor=predecessor))
+    report = build_sr(study, findings, [RAW], references, RUN, predecessor=predecessor)
     write.write(report, folder / "sr.dcm")
     return paths, folder / "sr.dcm"
-
-
-def beyond_procedure(errors: list[str]) -> list[str]:
-    """Errors but the one that is known: context group 100 has no code for mammography of any kind."""
-    return [line for line in errors if "not found in context group 100" not in line]
 
 
 @pytest.mark.parametrize("name", SOURCES)

@@ -93,3 +93,11 @@ def test_an_open_node_answers_to_any_name(settings: Settings) -> None:
 
     assert asyncio.run(ask(open_node)) == 200
     assert asyncio.run(ask(own_node)) == 400
+
+
+def test_an_answer_in_pieces_waits_for_no_acknowledgement(settings: Settings) -> None:
+    with server._listen(settings) as listening:
+        with socket.create_connection(listening.getsockname()[:2]):
+            accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1

@@ -153,5 +153,6 @@ def _rle(frame_HW: Frames) -> bytes:
             bits_stored=frame_HW.dtype.itemsize * 8,
             pixel_representation=0,
             photometric_interpretation="MONOCHROME2",
+            encoding_plugin="pydicom",  # where gdcm is installed too, its encoder may end the process
         )
     )

@@ -12,7 +12,8 @@ from pydicom.dataset import FileDataset
 from dicom_io.header import read_header
 from dicom_io.phantom import PhantomView, write_study
 from dicom_io.syntaxes import BREAST_TOMOSYNTHESIS, MAMMOGRAPHY_PRESENTATION
-from node import studies
+from node import arrivals, studies
+from node.arrivals import Arrival
 from node.blobs import BlobStore
 from node.config import Settings
 from node.datasets.freeze import Frozen, Wish, freeze
@@ -21,7 +22,6 @@ from node.db import Database, now
 from node.labels.store import add_assessment, add_pathology
 from node.labels.values import FINDINGS
 from node.model_version import UNTRAINED
-from node.studies import Arrival
 from tests.support.breast_objects import edited, volume
 
 SINCE, UNTIL = date(2020, 1, 1), date(2020, 12, 31)
@@ -89,7 +89,7 @@ class Cohort:
             calling_ae="TEST",
         )
         with self.db.transaction() as session:
-            studies.record(session, arrival, now(session))
+            arrivals.record(session, arrival, now(session))
 
     def close(self, study_uid: str) -> None:
         """An operator closes the study."""

@@ -12,7 +12,8 @@ from PIL import Image
 from pydicom.uid import generate_uid
 from sqlalchemy import select
 
-from node import deliveries, peers, runs, studies
+from node import arrivals, deliveries, peers, runs, studies
+from node.arrivals import Arrival, Recorded
 from node.blobs import BlobStore
 from node.config import Settings
 from node.db import Database, now
@@ -20,7 +21,6 @@ from node.input_quality import Measured
 from node.model_version import UNTRAINED
 from node.models import Artifact, Delivery, Study
 from node.runs import ArtifactFile, ImageOutcome, Outcome
-from node.studies import Arrival, Recorded
 
 BTO = "1.2.840.10008.5.1.4.1.1.13.1.3"
 JPEG2000 = "1.2.840.10008.1.2.4.90"
@@ -63,7 +63,7 @@ class Factory:
             **changed,
         }
         with self.db.transaction() as session:
-            return studies.record(session, Arrival(**values), at)  # type: ignore[arg-type]
+            return arrivals.record(session, Arrival(**values), at)  # type: ignore[arg-type]
 
     def receive(self, views: Sequence[str] = SCREENING, **changed: object) -> str:
         """A study arrives, an object a view; returns its UID."""
@@ -172,7 +172,7 @@ class Factory:
         """The peer takes everything."""
         held = self._hold(delivery_id)
         answers = [deliveries.Answer(parcel.artifact_id, True, "0x0000") for parcel in held.parcels]
-        assert deliveries.finish(self.db, held, answers)
+        assert deliveries.finish(self.db, held, answers, self.settings)
 
     def refuse(self, delivery_id: uuid.UUID, message: str, transient: bool = False) -> None:
         """The peer takes the first object and refuses the others."""

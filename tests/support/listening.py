@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -40,15 +40,17 @@ _PROGRAM = (
 
 
 class ListenerProcess:
-    """A listener in another process; its log lines lie in `log`."""
+    """A listener in another process; its log lines lie in `log`. `command` is put in front of its words."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, command: Sequence[str] = ()) -> None:
         self.settings = settings
         settings.home.mkdir(parents=True, exist_ok=True)
         self.log = settings.home / f"listener-{time.monotonic_ns()}.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM], stderr=log, env=child_environment(settings)
+                [*command, sys.executable, "-c", _PROGRAM],
+                stderr=log,
+                env=child_environment(settings),
             )
         wait_until(lambda: self._events("listening") or self.process.poll() is not None, 30, "port")
         [listening] = self._events("listening")

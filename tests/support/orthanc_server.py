@@ -100,7 +100,7 @@ def orthanc(
     """
     path = program()
     server = Orthanc(network, free_port(), free_port())
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)  # started again, it has what it had
     configuration = folder / "orthanc.json"
     configured = {**_configuration(server, folder, modalities or {}), **(extra or {})}
     configuration.write_text(json.dumps(configured))

@@ -24,7 +24,7 @@ class Script:
     """What the peer does. Objects are counted from 1, over all associations.
 
     `statuses` gives the answer to an object, where it is not 0x0000; `abort_on` and `hang_on` name an object that is
-    answered by A-ABORT, or not before the peer is closed; `reject` is (result, source, reason) of an A-ASSOCIATE-RJ;
+    answered by A-ABORT, or not before `let_go` or the end; `reject` is (result, source, reason) of an A-ASSOCIATE-RJ;
     `delay_s` passes before each answer. Fewer `classes` or `syntaxes`: those contexts are not accepted.
     """
 
@@ -47,12 +47,13 @@ class Stored:
     calling_ae: str
     sha256: str
     content: bytes = field(repr=False)
+    mover: str = ""  # who asked for it by C-MOVE
 
 
 class Pacs:
     """The running peer. `script` may be replaced at any time."""
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Script, port: int = 0) -> None:
         self.script = script
         self.stored: list[
             Stored
@@ -61,6 +62,7 @@ class Pacs:
         self._seen = 0
         self._lock = threading.Lock()
         self._closing = threading.Event()
+        self._let_go = threading.Event()
         entity = AE(AE_TITLE)
         entity.maximum_pdu_size = 131072
         entity.acse_timeout = 5
@@ -70,7 +72,7 @@ class Pacs:
             entity.add_supported_context(uid, list(script.syntaxes))
         handlers = [(evt.EVT_REQUESTED, self._on_request), (evt.EVT_C_STORE, self._on_store)]
         self._entity = entity
-        self._server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+        self._server = entity.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)
 
     @property
     def port(self) -> int:
@@ -90,7 +92,12 @@ class Pacs:
     def close(self) -> None:
         """End every association and the peer."""
         self._closing.set()
+        self.let_go()
         self._entity.shutdown()
+
+    def let_go(self) -> None:
+        """Answer the object that it hangs on."""
+        self._let_go.set()
 
     def _on_request(self, event: Event) -> None:
         self.associations += 1
@@ -109,7 +116,7 @@ class Pacs:
             event.assoc.abort()
             return 0x0110
         if number == script.hang_on:
-            self._closing.wait()
+            self._let_go.wait()
         status = script.statuses.get(number, 0x0000)
         if status == 0x0000 or 0xB000 <= status <= 0xBFFF:
             content: bytes = event.request.DataSet.getvalue()
@@ -121,15 +128,16 @@ class Pacs:
                     str(event.assoc.requestor.ae_title),
                     hashlib.sha256(content).hexdigest(),
                     content,
+                    str(event.request.MoveOriginatorApplicationEntityTitle or "").strip(),
                 )
             )
         return status
 
 
 @contextmanager
-def pacs(script: Script | None = None) -> Iterator[Pacs]:
-    """A peer for the duration of the block."""
-    peer = Pacs(script or Script())
+def pacs(script: Script | None = None, port: int = 0) -> Iterator[Pacs]:
+    """A peer for the duration of the block, on a free port where none is given."""
+    peer = Pacs(script or Script(), port)
     try:
         yield peer
     finally:

@@ -17,13 +17,13 @@ from typing import TypeVar
 from sqlalchemy import select
 
 from dicom_io.header import read_header
-from node import redis_server, relay, schema, studies
+from node import arrivals, redis_server, relay, schema, studies
+from node.arrivals import Arrival
 from node.blobs import BlobStore, sync_file
 from node.config import Settings, child_environment
 from node.db import Database, now
 from node.model_version import model_version
 from node.models import Base, Delivery, Peer, Run, Study
-from node.studies import Arrival
 from tests.support.services import PATIENCE, wait_until
 
 _Row = TypeVar("_Row", bound=Base)
@@ -124,7 +124,7 @@ class WorkerNode:
             spooled.write_bytes(content)
             sync_file(spooled)
             with self.blobs.hold(spooled, digest), self.db.transaction() as session:
-                studies.record(session, _arrival(path, digest), now(session))
+                arrivals.record(session, _arrival(path, digest), now(session))
             spooled.unlink()
 
     def complete(self, study_uid: str) -> None:

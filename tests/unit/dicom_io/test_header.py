@@ -12,6 +12,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
+from dicom_io import parse
 from dicom_io.errors import DicomIoError, UnreadableDataset
 from dicom_io.header import read_header
 from tests.support.breast_objects import (
@@ -23,6 +24,7 @@ from tests.support.breast_objects import (
     with_frames,
     with_syntax,
 )
+from tests.support.objects import data_set_bytes
 from tests.support.shared import ROOT, shared_path
 
 JPEG2000 = "1.2.840.10008.1.2.4.90"
@@ -90,7 +92,7 @@ def test_garbage_is_unreadable(data: bytes) -> None:
 @pytest.mark.parametrize(
     "keyword", ["SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"]
 )
-@pytest.mark.parametrize("value", [None, "", "../../etc", "1.2." + "3" * 70])
+@pytest.mark.parametrize("value", [None, "", "../../etc", "1.2." + "3" * 70, "..", "1.2\\1.3"])
 def test_identifiers_must_be_there_and_be_uids(
     tmp_path: Path, keyword: str, value: str | None
 ) -> None:
@@ -102,6 +104,32 @@ def test_identifiers_must_be_there_and_be_uids(
     edit(dataset)
     dataset.save_as(path, enforce_file_format=False)
     with pytest.raises(UnreadableDataset, match=keyword):
+        read_header(path)
+
+
+def test_file_meta_information_within_the_data_set_says_nothing_of_the_file(tmp_path: Path) -> None:
+    path = view_file(tmp_path)
+    content = path.read_bytes()
+    data = data_set_bytes(content)
+    twice = b"\2\0\x10\0UI\x16\0" + JPEG2000.encode()
+    path.write_bytes(content[: len(content) - len(data)] + twice + data)
+    assert read_header(path).transfer_syntax_uid == "1.2.840.10008.1.2.1"
+
+
+def test_a_header_larger_than_any_is_not_read_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parse, "HEADER_LIMIT", 200_000)
+    assert read_header(view_file(tmp_path / "small")).rows == 60
+    path = view_file(tmp_path / "large")
+    items = [Dataset() for _ in range(4000)]
+    for item in items:
+        item.is_undefined_length_sequence_item = True
+    dataset = dcmread(path)
+    dataset.ReferencedImageSequence = Sequence(items)
+    dataset["ReferencedImageSequence"].is_undefined_length = True
+    dataset.save_as(path)
+    with pytest.raises(UnreadableDataset, match="header of more than"):
         read_header(path)
 
 

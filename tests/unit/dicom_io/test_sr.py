@@ -50,9 +50,14 @@ def study() -> tuple[list[ImageFindings], list[SegmentationRef]]:
     return [marked, boxed, *negatives], [seg.reference(dataset, marked.source)]
 
 
-def report(run: RunContext = RUN, excluded: tuple[Excluded, ...] = ()) -> Dataset:
+def report(
+    run: RunContext = RUN,
+    excluded: tuple[Excluded, ...] = (),
+    predecessor: DocumentRef | None = None,
+) -> Dataset:
     images, segmentations = study()
-    return build_sr(images[0].source.header, images, excluded, segmentations, run)
+    header = images[0].source.header
+    return build_sr(header, images, excluded, segmentations, run, predecessor=predecessor)
 
 
 def content(dataset: Dataset) -> highdicom.sr.MeasurementReport:
@@ -277,9 +282,7 @@ def test_a_later_report_names_the_one_it_replaces() -> None:
         earlier.SOPClassUID,
         earlier.SOPInstanceUID,
     )
-    later = report(
-        replace(make_run(run_id="7c2a1f64-55d4-4a06-8a51-0a4bc2a9d2f1"), predecessor=predecessor)
-    )
+    later = report(make_run(run_id="7c2a1f64-55d4-4a06-8a51-0a4bc2a9d2f1"), predecessor=predecessor)
     assert "PredecessorDocumentsSequence" not in earlier
     (item,) = later.PredecessorDocumentsSequence
     (series,) = item.ReferencedSeriesSequence

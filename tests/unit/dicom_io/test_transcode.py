@@ -18,6 +18,7 @@ from pydicom.uid import UID
 
 from dicom_io.dbt import open_image
 from dicom_io.errors import DicomIoError, ImageRefused, UnreadableDataset
+from dicom_io.frames import open_frames
 from dicom_io.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from dicom_io.transcode import TARGETS, NotTranscodable, transcode
 from tests.support.breast_objects import (
@@ -224,8 +225,8 @@ def test_what_describes_the_compressed_form_goes(tmp_path: Path) -> None:
     ],
 )
 def test_real_files(tmp_path: Path, name: str) -> None:
-    source = dcmread(shared_path(name))
-    made = dcmread(transcode(shared_path(name), EXPLICIT_LITTLE, tmp_path / "out.dcm"))
+    source = dcmread(shared_path("data", name))
+    made = dcmread(transcode(shared_path("data", name), EXPLICIT_LITTLE, tmp_path / "out.dcm"))
     assert made.SOPInstanceUID == source.SOPInstanceUID
     frames = int(source.get("NumberOfFrames") or 1)
     size = frames * source.Rows * source.Columns * source.BitsAllocated // 8
@@ -242,6 +243,36 @@ def refusal(path: Path, target: str = EXPLICIT_LITTLE) -> DicomIoError:
     return caught.value
 
 
+@pytest.mark.parametrize("signed", [False, True])
+def test_what_loss_adds_above_the_bits_stored_stays_the_largest_value(
+    tmp_path: Path, signed: bool
+) -> None:
+    """A lossy stream of 16 bits that decodes to a little more than 10 bits hold: white stays white, in every reader."""
+    low, high = (-512, 511) if signed else (0, 1023)
+    frame = (
+        np.linspace(low - 40, high + 40, 60 * 40).reshape(60, 40).astype("i2" if signed else "u2")
+    )
+    if not signed:
+        frame = np.linspace(0, high + 40, 60 * 40).reshape(60, 40).astype("u2")
+    stream = bytes(imagecodecs.jpeg2k_encode(frame, level=0, codecformat="j2k", reversible=True))
+    path = with_frames(view_file(tmp_path), [stream] * 5, ROOT_UID + ".4.91")
+    edited(path, lambda dataset: setattr(dataset, "PixelRepresentation", int(signed)))
+    kept = np.clip(frame, low, high)
+    transcode(path, EXPLICIT_LITTLE, tmp_path / "out.dcm")
+    made = dcmread(tmp_path / "out.dcm").pixel_array
+    assert made.dtype == frame.dtype
+    assert np.array_equal(made[0], kept)
+    assert (
+        np.frombuffer(open_frames(path).decoded(0), frame.dtype).reshape(60, 40).tolist()
+        == kept.tolist()
+    )
+
+
+def test_an_object_without_its_uids_says_which_is_missing(tmp_path: Path) -> None:
+    path = edited(in_syntax(tmp_path, ".1"), lambda dataset: delattr(dataset, "SOPClassUID"))
+    assert "SOPClassUID is missing" in str(refusal(path))
+
+
 def test_what_cannot_be_done_is_said_and_leaves_nothing(tmp_path: Path) -> None:
     good = in_syntax(tmp_path, ".4.90")
     assert isinstance(refusal(good, ROOT_UID + ".4.80"), NotTranscodable)
@@ -255,7 +286,7 @@ def test_what_cannot_be_done_is_said_and_leaves_nothing(tmp_path: Path) -> None:
         in_syntax(tmp_path, ".4.80"),
         lambda dataset: setattr(dataset, "Rows", 65535) or setattr(dataset, "Columns", 65535),
     )
-    assert "an element can hold" in str(refusal(large))
+    assert "65535 rows, 65535 columns" in str(refusal(large))
     nonsense = tmp_path / "nonsense.dcm"
     nonsense.write_bytes(b"nonsense" * 100)
     assert isinstance(refusal(nonsense), UnreadableDataset)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from node.completion import Received, Rule, judge
@@ -26,6 +27,18 @@ def test_all_views_close_it_after_a_moment() -> None:
 
 def test_all_views_close_it_even_while_an_idle_association_is_open() -> None:
     assert judge(study(3, set(FOUR), associations=1), RULE, NOW).because == "views"
+
+
+def test_views_in_slices_wait_for_quiet_since_nobody_knows_how_many_slices_there_are() -> None:
+    def sliced(quiet: float, associations: int = 0) -> Received:
+        return replace(study(quiet, set(FOUR), associations=associations), sliced=True)
+
+    verdict = judge(sliced(3), RULE, NOW)
+    assert verdict.because is None
+    assert "all views here, as slices" in verdict.waiting
+    assert "missing" not in verdict.waiting
+    assert judge(sliced(60), RULE, NOW).because == "quiet"
+    assert judge(sliced(60, associations=1), RULE, NOW).because is None
 
 
 def test_missing_views_wait_for_quiet() -> None:

@@ -23,7 +23,7 @@ from gmic.config import GMIC3DConfig
 from gmic.preprocess import preprocess
 from tests.support.sources import make_run
 from tests.unit.workers.breasts import BRIGHT, breast, shuffle_frames, write_marked
-from workers.translate import MAX_REGIONS, CellGrid, Translated, connected, translate
+from workers.translate import MAX_REGIONS, CellGrid, Translated, connected, levels, translate
 
 Side = Literal["L", "R"]
 FIELD = GlobalNetwork(GMIC3DConfig()).receptive_field()
@@ -139,6 +139,25 @@ def test_cells_that_see_air_alone_are_not_marked(tmp_path: Path) -> None:
     assert clipped[inside & bare].all()  # nothing of the breast is lost
     assert (bare & ~clipped).any()
     assert not (clipped & ~bare).any()
+
+
+@pytest.mark.parametrize("side", ["L", "R"])
+def test_levels_lie_where_the_masks_do(side: Side, tmp_path: Path) -> None:
+    """Pixels with a score of at least the operating point are those of the mask, on every stored frame."""
+    path = write_marked(tmp_path, side, "CC", (4, 640, 400), (2, 300, 200))
+    shuffle_frames(path)
+    image = open_image(path)
+    grid, _ = _marked_cell(image)
+    saliency = np.random.default_rng(3).random((2, 4, *grid.cells), dtype=np.float32)
+    found = translate(saliency, 0.5, grid)
+    scores = levels(saliency, grid)
+    for segment in found.segments:
+        for frame in range(4):
+            # 127.5 is half of 255; levels are rounded
+            np.testing.assert_array_equal(
+                scores[segment.label][frame] >= 128, segment.frames[frame]
+            )
+    assert scores["malignant"][0].dtype == np.uint8
 
 
 def test_nothing_at_the_operating_point_gives_nothing(tmp_path: Path) -> None:

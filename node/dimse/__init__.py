@@ -1,0 +1,1 @@
+"""The DIMSE services that the listener offers, one module each; `services` lists them."""
