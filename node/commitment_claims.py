@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, CursorResult, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, select
 
+from node import leases, peers
 from node.commitments import IN, Decided, Reference, references_of, tell
 from node.config import Settings
 from node.db import Database, now, transition
@@ -54,7 +54,8 @@ def claim(
             return None
         row = session.get_one(Commitment, commitment_id)
         if row.direction == IN:
-            row.peer_id = _peer_called(session, row.ae_title)
+            found = peers.called(session, row.ae_title)
+            row.peer_id = None if found is None else found.id
         peer = session.get(Peer, row.peer_id) if row.peer_id is not None else None
         decided = tuple(
             Decided(Reference(item.sop_class_uid, item.sop_uid), item.failure)
@@ -73,27 +74,9 @@ def claim(
         )
 
 
-def _peer_called(session: Session, ae_title: str) -> uuid.UUID | None:
-    """The peer of an AE title; of several the one that was added first."""
-    query = select(Peer.id).where(Peer.enabled, Peer.kind == "DICOM", Peer.ae_title == ae_title)
-    return session.execute(query.order_by(Peer.created_at).limit(1)).scalar_one_or_none()
-
-
 def heartbeat(db: Database, commitment_id: uuid.UUID, attempt: int, settings: Settings) -> bool:
     """Prolong the lease. False: no longer ours; stop."""
-    with db.transaction() as session:
-        until = now(session) + timedelta(seconds=settings.lease_s)
-        result = session.execute(
-            update(Commitment)
-            .where(
-                Commitment.id == commitment_id,
-                Commitment.attempt == attempt,
-                Commitment.state == CommitmentState.SENDING,
-            )
-            .values(lease_until=until)
-        )
-        assert isinstance(result, CursorResult)
-        return result.rowcount == 1
+    return leases.prolong(db, Commitment, CommitmentState.SENDING, commitment_id, attempt, settings)
 
 
 def note(db: Database, held: Claim, decided: Sequence[Decided]) -> bool:

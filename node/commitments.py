@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from pydicom.uid import generate_uid
-from sqlalchemy import select, update
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from node import outbox, timeline
+from node import leases, outbox, timeline
 from node.config import Settings
 from node.db import now, transition
 from node.errors import Conflict, NotFound
@@ -274,22 +274,8 @@ def reap(session: Session, at: datetime) -> int:
 
 def dispatch_due(session: Session, settings: Settings, at: datetime) -> int:
     """Write a message for every pending commitment that is due and has none on its way."""
-    stale = at - timedelta(seconds=settings.redispatch_s)
-    due = (
-        session.execute(
-            select(Commitment.id).where(
-                Commitment.state == CommitmentState.PENDING,
-                Commitment.not_before <= at,
-                (Commitment.dispatched_at.is_(None)) | (Commitment.dispatched_at < stale),
-            )
-        )
-        .scalars()
-        .all()
-    )
-    for one in due:
-        outbox.post(session, outbox.COMMIT, one, at)
-        session.execute(update(Commitment).where(Commitment.id == one).values(dispatched_at=at))
-    return len(due)
+    waiting, message = CommitmentState.PENDING, outbox.COMMIT
+    return leases.dispatch_due(session, Commitment, waiting, message, settings, at)
 
 
 def retry(session: Session, commitment_id: uuid.UUID, settings: Settings, at: datetime) -> None:

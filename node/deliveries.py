@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import CursorResult, delete, select, update
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from node import commitments, destinations, outbox, timeline
+from node import commitments, destinations, leases, outbox, timeline
 from node.config import Settings
 from node.db import Database, now, transition
 from node.errors import Conflict, NotFound
@@ -127,19 +127,7 @@ def _unsent(session: Session, delivery: Delivery) -> tuple[Parcel, ...]:
 
 def heartbeat(db: Database, delivery_id: uuid.UUID, attempt: int, settings: Settings) -> bool:
     """Prolong the lease. False: no longer ours; stop."""
-    with db.transaction() as session:
-        until = now(session) + timedelta(seconds=settings.lease_s)
-        result = session.execute(
-            update(Delivery)
-            .where(
-                Delivery.id == delivery_id,
-                Delivery.attempt == attempt,
-                Delivery.state == DeliveryState.SENDING,
-            )
-            .values(lease_until=until)
-        )
-        assert isinstance(result, CursorResult)
-        return result.rowcount == 1
+    return leases.prolong(db, Delivery, DeliveryState.SENDING, delivery_id, attempt, settings)
 
 
 def note_answers(
@@ -254,22 +242,8 @@ def reap(session: Session, at: datetime) -> int:
 
 def dispatch_due(session: Session, settings: Settings, at: datetime) -> int:
     """Write a message for every pending delivery that is due and has none on its way."""
-    stale = at - timedelta(seconds=settings.redispatch_s)
-    due = (
-        session.execute(
-            select(Delivery.id).where(
-                Delivery.state == DeliveryState.PENDING,
-                Delivery.not_before <= at,
-                (Delivery.dispatched_at.is_(None)) | (Delivery.dispatched_at < stale),
-            )
-        )
-        .scalars()
-        .all()
-    )
-    for delivery_id in due:
-        outbox.post(session, outbox.DELIVER, delivery_id, at)
-        session.execute(update(Delivery).where(Delivery.id == delivery_id).values(dispatched_at=at))
-    return len(due)
+    waiting, message = DeliveryState.PENDING, outbox.DELIVER
+    return leases.dispatch_due(session, Delivery, waiting, message, settings, at)
 
 
 def retry(session: Session, delivery_id: uuid.UUID, settings: Settings, at: datetime) -> None:

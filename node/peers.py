@@ -194,6 +194,12 @@ def find(session: Session, name: str) -> Peer:
     return peer
 
 
+def called(session: Session, ae_title: str) -> Peer | None:
+    """The DICOM peer that goes by an AE title; of several the first by name."""
+    query = select(Peer).where(Peer.enabled, Peer.kind == "DICOM", Peer.ae_title == ae_title)
+    return session.execute(query.order_by(Peer.name).limit(1)).scalar_one_or_none()
+
+
 def remove(session: Session, name: str) -> int:
     """Send nothing to this peer any more: its open deliveries are cancelled. Its row stays for the history.
 

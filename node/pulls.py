@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, CursorResult, and_, exists, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
-from node import outbox, timeline
+from node import leases, outbox, timeline
 from node.config import Settings
 from node.db import Database, now, transition
 from node.deliveries import Destination, destination_of
@@ -118,25 +118,22 @@ def claim(db: Database, pull_id: uuid.UUID, worker: str, settings: Settings) -> 
 
 def heartbeat(db: Database, pull_id: uuid.UUID, attempt: int, settings: Settings) -> bool:
     """Prolong the lease. False: cancelled, or no longer ours; stop."""
-    with db.transaction() as session:
-        until = now(session) + timedelta(seconds=settings.lease_s)
-        return _update(session, pull_id, attempt, lease_until=until)
+    return leases.prolong(db, Pull, PullState.RUNNING, pull_id, attempt, settings)
 
 
 def note(db: Database, held: Claim, expected: int, arrived: int) -> bool:
     """Keep how many objects the peer has of the study, and how many of them are here. False: the lease was lost."""
-    with db.transaction() as session:
-        return _update(session, held.pull_id, held.attempt, expected=expected, arrived=arrived)
-
-
-def _update(session: Session, pull_id: uuid.UUID, attempt: int, **values: object) -> bool:
-    result = session.execute(
-        update(Pull)
-        .where(Pull.id == pull_id, Pull.attempt == attempt, Pull.state == PullState.RUNNING)
-        .values(**values)
+    mine = (
+        Pull.id == held.pull_id,
+        Pull.attempt == held.attempt,
+        Pull.state == PullState.RUNNING,
     )
-    assert isinstance(result, CursorResult)
-    return result.rowcount == 1
+    with db.transaction() as session:
+        result = session.execute(
+            update(Pull).where(*mine).values(expected=expected, arrived=arrived)
+        )
+        assert isinstance(result, CursorResult)
+        return result.rowcount == 1
 
 
 def here(session: Session, sop_uids: Iterable[str]) -> set[str]:
@@ -263,22 +260,7 @@ def given_up() -> ColumnElement[bool]:
 
 def dispatch_due(session: Session, settings: Settings, at: datetime) -> int:
     """Write a message for every pending pull that is due and has none on its way."""
-    stale = at - timedelta(seconds=settings.redispatch_s)
-    due = (
-        session.execute(
-            select(Pull.id).where(
-                Pull.state == PullState.PENDING,
-                Pull.not_before <= at,
-                (Pull.dispatched_at.is_(None)) | (Pull.dispatched_at < stale),
-            )
-        )
-        .scalars()
-        .all()
-    )
-    for pull_id in due:
-        outbox.post(session, outbox.PULL, pull_id, at)
-        session.execute(update(Pull).where(Pull.id == pull_id).values(dispatched_at=at))
-    return len(due)
+    return leases.dispatch_due(session, Pull, PullState.PENDING, outbox.PULL, settings, at)
 
 
 def note_arrival(

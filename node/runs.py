@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, select, update
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session, aliased
 
-from node import destinations, inputs, outbox, timeline
+from node import destinations, inputs, leases, outbox, timeline
 from node.blobs import BlobStore
 from node.catalogue import rows
 from node.catalogue.described import Header
@@ -195,15 +195,7 @@ def _predecessor(session: Session, run: Run, kind: str) -> Earlier | None:
 
 def heartbeat(db: Database, run_id: uuid.UUID, attempt: int, settings: Settings) -> bool:
     """Prolong the lease. False: the run is no longer ours; stop."""
-    with db.transaction() as session:
-        until = now(session) + timedelta(seconds=settings.lease_s)
-        result = session.execute(
-            update(Run)
-            .where(Run.id == run_id, Run.attempt == attempt, Run.state == RunState.RUNNING)
-            .values(lease_until=until)
-        )
-        assert isinstance(result, CursorResult)
-        return result.rowcount == 1
+    return leases.prolong(db, Run, RunState.RUNNING, run_id, attempt, settings)
 
 
 def succeed(db: Database, held: Claim, outcome: Outcome, settings: Settings) -> bool:
@@ -355,9 +347,8 @@ def dispatch_due(session: Session, settings: Settings, at: datetime) -> int:
 
     Of the runs in shadow one message is on its way at a time, so that a study that closes now waits for one at most.
     """
-    stale = at - timedelta(seconds=settings.redispatch_s)
     queued = select(Run.id).where(Run.state == RunState.QUEUED, Run.not_before <= at)
-    unsent = (Run.dispatched_at.is_(None)) | (Run.dispatched_at < stale)
+    unsent = leases.without_message(Run, settings, at)
     query = queued.where(Run.shadow.is_(False), unsent)
     due = list(session.execute(query.order_by(Run.created_at)).scalars())
     on_its_way = queued.where(Run.shadow, ~unsent).limit(1)
@@ -365,6 +356,5 @@ def dispatch_due(session: Session, settings: Settings, at: datetime) -> int:
         next_one = queued.where(Run.shadow, unsent, _its_turn(at)).order_by(Run.created_at)
         due += session.execute(next_one.limit(1)).scalars()
     for run_id in due:
-        outbox.post(session, outbox.INFER, run_id, at)
-        session.execute(update(Run).where(Run.id == run_id).values(dispatched_at=at))
+        leases.send(session, Run, run_id, outbox.INFER, at)
     return len(due)

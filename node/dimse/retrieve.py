@@ -16,9 +16,8 @@ from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelGet,
     StudyRootQueryRetrieveInformationModelMove,
 )
-from sqlalchemy import select
 
-from node import log
+from node import log, peers
 from node.admission import Offer
 from node.association import Proposal, paced
 from node.catalogue import query
@@ -38,7 +37,6 @@ from node.dimse.service import Resources, Service
 from node.dimse.serving import Request
 from node.dimse.tally import MOST, Tally
 from node.errors import DatabaseUnavailable, DiskFull, NodeError, Transient
-from node.models import Peer
 from node.outgoing import Outgoing
 
 UNABLE_TO_COUNT = 0xA701
@@ -172,14 +170,13 @@ def _wanted(resources: Resources, request: Request) -> list[Held]:
 
 
 def _destination(resources: Resources, title: str) -> Destination:
-    """The peer that goes by an AE title; the first by name, where there are several. Raises Refused."""
+    """The peer that goes by an AE title. Raises Refused."""
     title = title.strip()
     if title == resources.settings.ae_title:
         raise Refused(DESTINATION_UNKNOWN, "move destination is this node itself")
-    wanted = select(Peer).where(Peer.enabled, Peer.kind == "DICOM", Peer.ae_title == title)
     try:
         with resources.db.reading() as session:
-            peer = session.execute(wanted.order_by(Peer.name)).scalars().first()
+            peer = peers.called(session, title)
             if peer is not None:
                 return destination_of(peer)
     except DatabaseUnavailable:
